@@ -1,0 +1,1 @@
+"""Multi-stream residual networks (Hyper-Connections) for PyTorch."""

@@ -1,0 +1,47 @@
+"""The registry of mixers: every family of residual mixing matrices, one class and file each."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from .base import Mixer
+from .free import Free
+from .identity import Identity
+from .permutation import Permutation
+from .sinkhorn import Sinkhorn
+
+MIXERS: dict[str, type[Mixer]] = {
+    mixer.name: mixer for mixer in (Identity, Free, Sinkhorn, Permutation)
+}
+"""Mixer classes by name. A user's mixer joins with :func:`register_mixer`."""
+
+
+def register_mixer(mixer: type[Mixer]) -> type[Mixer]:
+    """Class decorator: add a mixer to the registry under its ``name``."""
+    if mixer.name in MIXERS and MIXERS[mixer.name] is not mixer:
+        raise ValueError(f"register_mixer: a mixer named {mixer.name!r} exists already")
+    MIXERS[mixer.name] = mixer
+    return mixer
+
+
+def get_mixer(mixer: str | Mixer) -> Mixer:
+    """A mixer from its name (with its default settings) or itself."""
+    if isinstance(mixer, Mixer):
+        return mixer
+    if mixer not in MIXERS:
+        near = get_close_matches(str(mixer), MIXERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"mixer: unknown name {mixer!r}{hint} Known: {', '.join(sorted(MIXERS))}")
+    return MIXERS[mixer]()
+
+
+__all__ = [
+    "MIXERS",
+    "Free",
+    "Identity",
+    "Mixer",
+    "Permutation",
+    "Sinkhorn",
+    "get_mixer",
+    "register_mixer",
+]

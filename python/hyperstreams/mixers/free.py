@@ -1,0 +1,28 @@
+"""Unconstrained H_res: the logits themselves, as in Hyper-Connections (2409.19606)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import Mixer
+
+
+@dataclass(frozen=True)
+class Free(Mixer):
+    """``h_res[j, i] = logit[j * n + i]``. Whether tanh is applied is the connection's activation."""
+
+    name = "free"
+    paper = "Hyper-Connections, 2409.19606, eq. 10-14"
+    fused_map = "free"
+
+    def logit_count(self, n: int) -> int:
+        return n * n
+
+    def initial_logits(self, n: int) -> Tensor:
+        return torch.eye(n).flatten()
+
+    def map(self, logits: Tensor, n: int) -> Tensor:
+        return logits.unflatten(-1, (n, n))
