@@ -19,6 +19,8 @@ def stream_stats_fields(n: int) -> dict[str, tuple[int, ...]]:
     norm: their L2 norms. cosine: between streams. differential_energy: ``1 - n |mean_i x_i|^2 / sum_i
     |x_i|^2``. curvature: angle in radians between successive differences along the token axis (the
     one before n), summed over the triples counted in curvature_count (zero steps are skipped).
+    position_curvature: angle between the states of successive tokens themselves, summed over the
+    pairs counted in position_curvature_count (zero states are skipped).
     A normalised quantity with a zero denominator counts as 0.
     """
     return {
@@ -39,6 +41,8 @@ def stream_stats_fields(n: int) -> dict[str, tuple[int, ...]]:
         "differential_energy": (),
         "curvature": (n,),
         "curvature_count": (n,),
+        "position_curvature": (n,),
+        "position_curvature_count": (n,),
     }
 
 
@@ -68,6 +72,16 @@ def _share(h: Tensor) -> Tensor:
 
 def _entropy(share: Tensor) -> Tensor:
     return -torch.special.xlogy(share, share).sum(dim=-1)
+
+
+def _angles(v: Tensor) -> tuple[Tensor, Tensor]:
+    """Angles between successive vectors of ``v [..., T, n, C]``: their sums and counts, each ``[n]``."""
+    unit = functional.normalize(v, dim=-1, eps=0.0).nan_to_num(0.0)
+    cosine = (unit[..., :-1, :, :] * unit[..., 1:, :, :]).sum(dim=-1).clamp(-1.0, 1.0)
+    nonzero = (unit != 0).any(dim=-1)
+    counted = (nonzero[..., :-1, :] & nonzero[..., 1:, :]).double()
+    n = v.shape[-2]
+    return (cosine.acos() * counted).reshape(-1, n).sum(0), counted.reshape(-1, n).sum(0)
 
 
 def stream_stats(
@@ -102,10 +116,8 @@ def stream_stats(
     stream_gram, stream_norm = gram[:, :n, :n], norm[:, :n]
     read_share, write_share = _share(p.abs()), _share(q.abs())
     energy = stream_norm.square().sum(dim=-1)
-    step = functional.normalize(sequence.diff(dim=-3), dim=-1, eps=0.0).nan_to_num(0.0)
-    cosine = (step[..., :-1, :, :] * step[..., 1:, :, :]).sum(dim=-1).clamp(-1.0, 1.0)
-    moving = (step != 0).any(dim=-1)
-    counted = (moving[..., :-1, :] & moving[..., 1:, :]).double()
+    curvature, curvature_count = _angles(sequence.diff(dim=-3))
+    position_curvature, position_count = _angles(sequence)
     sums = [
         tokens.new_tensor(float(count)),
         p.sum(0),
@@ -122,7 +134,9 @@ def stream_stats(
         norm.sum(0),
         _ratio(stream_gram, stream_norm.unsqueeze(-1) * stream_norm.unsqueeze(-2)).sum(0),
         _ratio(energy - stream_gram.sum(dim=(-2, -1)) / n, energy).sum(),
-        (cosine.acos() * counted).reshape(-1, n).sum(0),
-        counted.reshape(-1, n).sum(0),
+        curvature,
+        curvature_count,
+        position_curvature,
+        position_count,
     ]
     return torch.cat([value.reshape(-1) for value in sums])
