@@ -1,0 +1,13 @@
+# _C: schemas and CPU ops on the stable ABI, one file per op.
+file(GLOB _binding_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/torch/*.cpp")
+add_library(_C MODULE ${_binding_sources})
+set_target_properties(_C PROPERTIES PREFIX "" OUTPUT_NAME "_C" SUFFIX ".so")
+target_link_libraries(_C PRIVATE hyperstreams_options hyperstreams_cpu torch_stable)
+target_compile_options(_C PRIVATE -Wno-unused-parameter)
+target_link_options(_C PRIVATE LINKER:--exclude-libs,ALL LINKER:-z,defs)
+
+install(TARGETS _C LIBRARY DESTINATION hyperstreams)
+if(HYPERSTREAMS_INPLACE)
+  set_target_properties(_C PROPERTIES
+    LIBRARY_OUTPUT_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/python/hyperstreams")
+endif()

@@ -1,0 +1,148 @@
+// From torch tensors to contract structs. Python has checked shapes and dtypes with worded errors
+// before an op is called; the checks here are the last line of defence.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <optional>
+#include <vector>
+
+#include "hyperstreams/common.h"
+
+namespace hyperstreams::torch_binding {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline DType dtype_of(const Tensor& x, const char* op) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float:
+      return DType::kFloat32;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    case ScalarType::Half:
+      return DType::kFloat16;
+    case ScalarType::Double:
+      return DType::kFloat64;
+    default:
+      STD_TORCH_CHECK(false, op, ": streams must be float32, bfloat16, float16 or float64");
+  }
+  return DType::kFloat32;
+}
+
+/// dtype of coefficients and parameters beside streams of dtype `streams`.
+inline ScalarType coefficient_type(DType streams) {
+  return streams == DType::kFloat64 ? ScalarType::Double : ScalarType::Float;
+}
+
+/// Stride in elements that walks all leading dimensions of `x` but the last `inner` as one token
+/// axis, or nothing when there is no such stride. Returns 0 tokens' worth for empty tensors.
+inline std::optional<int64_t> token_stride(const Tensor& x, int64_t inner) {
+  int64_t stride = 0, span = 1;
+  for (int64_t d = x.dim() - inner - 1; d >= 0; --d) {
+    const int64_t size = x.size(d);
+    if (size == 1) continue;
+    if (span == 1) {
+      stride = x.stride(d);
+    } else if (x.stride(d) != stride * span) {
+      return std::nullopt;
+    }
+    span *= size;
+  }
+  return stride;
+}
+
+inline bool innermost_is_contiguous(const Tensor& x) {
+  return x.size(x.dim() - 1) <= 1 || x.stride(x.dim() - 1) == 1;
+}
+
+/// Streams [..., n, C] as the kernels address them; keeps a contiguous copy alive when the strides
+/// of `x` cannot be expressed.
+struct Streams {
+  Tensor tensor;
+  int64_t tokens;
+  int n_streams;
+  int64_t width;
+  DType dtype;
+  StreamsView view;
+
+  Streams(const Tensor& x, const char* op) : tensor(x) {
+    STD_TORCH_CHECK(x.dim() >= 2, op, ": streams must be [..., n, C], got rank ", x.dim());
+    STD_TORCH_CHECK(x.is_cpu(), op, ": streams must be on the CPU");
+    std::optional<int64_t> stride = token_stride(x, 2);
+    if (!stride || !innermost_is_contiguous(x)) {
+      tensor = torch::stable::contiguous(x);
+      stride = x.size(x.dim() - 2) * x.size(x.dim() - 1);
+    }
+    n_streams = static_cast<int>(x.size(x.dim() - 2));
+    width = x.size(x.dim() - 1);
+    tokens = n_streams * width == 0 ? 0 : x.numel() / (n_streams * width);
+    dtype = dtype_of(x, op);
+    STD_TORCH_CHECK(n_streams >= 1 && n_streams <= kMaxStreams, op, ": n_streams must be in 1..",
+                    kMaxStreams, ", got ", n_streams);
+    STD_TORCH_CHECK(width >= 1, op, ": width must be >= 1");
+    view = {tensor.const_data_ptr(), *stride, tensor.stride(tensor.dim() - 2)};
+  }
+};
+
+/// Rows [..., row] or one static [row]; `inner` trailing dimensions make a row of contiguous
+/// elements. Keeps a contiguous copy alive when needed.
+struct Rows {
+  Tensor tensor;
+  bool is_static;
+  RowsView view;
+
+  Rows(const Tensor& rows, int64_t inner, int64_t tokens, int64_t row, ScalarType type,
+       const char* op, const char* argument)
+      : tensor(rows), is_static(rows.dim() == inner) {
+    STD_TORCH_CHECK(rows.is_cpu(), op, ": ", argument, " must be on the CPU");
+    STD_TORCH_CHECK(rows.scalar_type() == type, op, ": ", argument, " has the wrong dtype");
+    STD_TORCH_CHECK(rows.numel() == (is_static ? row : tokens * row), op, ": ", argument,
+                    " has the wrong number of elements");
+    std::optional<int64_t> stride = is_static ? 0 : token_stride(rows, inner);
+    bool inner_contiguous = true;
+    int64_t expected = 1;
+    for (int64_t d = rows.dim() - 1; d >= rows.dim() - inner; --d) {
+      inner_contiguous &= rows.size(d) <= 1 || rows.stride(d) == expected;
+      expected *= rows.size(d);
+    }
+    // A stride of 0 would read as static, so rows expanded over tokens are copied.
+    if (!stride || !inner_contiguous || (!is_static && tokens > 1 && *stride == 0)) {
+      tensor = torch::stable::contiguous(rows);
+      stride = is_static ? 0 : row;
+    }
+    if (!is_static && tokens <= 1) stride = row;
+    view = {tensor.const_data_ptr(), *stride};
+  }
+};
+
+/// A tensor's shape as a vector, with the last `drop` dimensions replaced by `tail`.
+inline std::vector<int64_t> shape_with_tail(const Tensor& x, int64_t drop,
+                                            std::initializer_list<int64_t> tail) {
+  std::vector<int64_t> shape;
+  for (int64_t d = 0; d < x.dim() - drop; ++d) shape.push_back(x.size(d));
+  shape.insert(shape.end(), tail);
+  return shape;
+}
+
+inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
+  return torch::stable::new_empty(like, shape, type);
+}
+
+/// Contiguous, uninitialised, of the shape and dtype of `like`.
+inline Tensor new_empty_as(const Tensor& like) {
+  return new_empty(like, shape_with_tail(like, 0, {}), like.scalar_type());
+}
+
+/// The CPU kernels' threads are torch's own.
+inline void parallel_for(int64_t tasks, int64_t grain,
+                         void (*body)(int64_t begin, int64_t end, void* context), void* context) {
+  torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+    body(begin, end, context);
+  });
+}
+
+}  // namespace hyperstreams::torch_binding
