@@ -1,0 +1,38 @@
+"""Training: data, tokenisers, settings, the trainer, checkpoints and evaluation."""
+
+from __future__ import annotations
+
+from .config import TrainConfig, build_config, load_config
+from .corpus import Corpus, builtin_corpus, text_file_corpus
+from .data import TokenData, open_data, prepare
+from .errors import MissingExtraError, NonFiniteError, RunError
+from .evaluation import evaluate, evaluate_all
+from .run import run_training
+from .run_dir import LoadedRun, RunSummary, load_run, read_metrics
+from .tokenizers import ByteTokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer
+
+__all__ = [
+    "ByteTokenizer",
+    "CharTokenizer",
+    "Corpus",
+    "GPT2Tokenizer",
+    "LoadedRun",
+    "MissingExtraError",
+    "NonFiniteError",
+    "RunError",
+    "RunSummary",
+    "TokenData",
+    "Tokenizer",
+    "TrainConfig",
+    "build_config",
+    "builtin_corpus",
+    "evaluate",
+    "evaluate_all",
+    "load_config",
+    "load_run",
+    "open_data",
+    "prepare",
+    "read_metrics",
+    "run_training",
+    "text_file_corpus",
+]

@@ -1,0 +1,158 @@
+"""Every setting of a training run, model included, in one flat namespace."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hyperstreams.models import GPTConfig
+
+from .errors import RunError
+from .options import convert, field_types, read_toml, unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of a run. The defaults train the tiny preset on the built-in corpus.
+
+    One step sees ``batch_size * accumulation`` windows of ``block_size`` tokens. The learning rate
+    rises linearly over ``warmup_steps`` and falls as a cosine from ``lr`` to ``min_lr`` (None:
+    a tenth of ``lr``) at the last step. ``seed`` determines initial weights and data order,
+    separately: models that differ in the connection see the same batches.
+    """
+
+    out_dir: str | None = None
+    """Run directory; None: a name from the connection, the seed and the settings, under runs/."""
+    seed: int = 0
+    dataset: str = "builtin"
+    """"builtin" (the Python standard library's sources), a text file, or a token folder."""
+    tokenizer: Literal["auto", "byte", "char", "gpt2"] = "auto"
+    """"auto": a token folder's own, bytes for text."""
+    val_fraction: float = 0.1
+    """Last part of a text file that is kept for validation."""
+
+    steps: int = 1500
+    batch_size: int = 16
+    accumulation: int = 1
+    """Micro-batches per step."""
+    lr: float = 5e-3
+    min_lr: float | None = None
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    grad_clip: float | None = 1.0
+    """Largest gradient norm; None: no clipping."""
+    connection_policy: Literal["no_decay", "paper"] = "no_decay"
+    """Weight decay of the connections' parameters: none, or as in the released code."""
+    connection_lr_multiplier: float = 1.0
+
+    device: str = "cpu"
+    autocast: Literal["none", "bfloat16"] = "none"
+    compile: bool = False
+
+    log_every: int = 10
+    eval_every: int = 250
+    eval_windows: int = 128
+    checkpoint_every: int = 250
+
+    model: GPTConfig = field(default_factory=GPTConfig)
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch_size", "accumulation", "log_every", "eval_every")
+        for name in (*positive, "eval_windows", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise RunError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("lr", "connection_lr_multiplier"):
+            if not getattr(self, name) > 0:
+                raise RunError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise RunError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        for name in ("beta1", "beta2", "val_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise RunError(f"{name}: expected a number in [0, 1), got {getattr(self, name)}")
+        if self.grad_clip is not None and not self.grad_clip > 0:
+            raise RunError(f"grad_clip: expected a positive number or none, got {self.grad_clip}")
+        if self.min_lr is not None and not 0 <= self.min_lr <= self.lr:
+            raise RunError(f"min_lr: expected a number in 0..lr = {self.lr}, got {self.min_lr}")
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by name, the model's among them; JSON-able."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "model"}
+        return {**own, **dataclasses.asdict(self.model)}
+
+    def fingerprint(self) -> str:
+        """Hash of every setting that the resulting weights depend on."""
+        settings = {key: value for key, value in self.flat().items() if key not in BOOKKEEPING}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+    def run_dir(self) -> Path:
+        """Where the run lives: ``out_dir``, or a name that equal settings share."""
+        if self.out_dir is not None:
+            return Path(self.out_dir)
+        return Path("runs") / f"{self.model.connection}-seed{self.seed}-{self.fingerprint()}"
+
+    def with_vocabulary(self, vocab_size: int) -> TrainConfig:
+        """The same settings with the model's vocabulary set to the tokeniser's."""
+        model = dataclasses.replace(self.model, vocab_size=vocab_size)
+        return dataclasses.replace(self, model=model)
+
+
+BOOKKEEPING = frozenset(
+    {"out_dir", "log_every", "eval_every", "eval_windows", "checkpoint_every", "vocab_size"}
+)
+"""Settings that change what is written, not what is learned, and one that follows from the data."""
+
+
+def known_settings() -> dict[str, Any]:
+    """Types of all settings that files and the command line may give, ``preset`` among them."""
+    train = field_types(TrainConfig)
+    del train["model"]
+    model = field_types(GPTConfig)
+    if clash := train.keys() & model.keys():
+        raise TypeError(f"TrainConfig and GPTConfig both have {sorted(clash)}")
+    return {"preset": str, **train, **model}
+
+
+def build_config(settings: Mapping[str, object]) -> TrainConfig:
+    """A config from flat settings; everything not given keeps its default (or the preset's)."""
+    known = known_settings()
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in known:
+            raise unknown_name("setting", name, known)
+        values[name] = convert(name, known[name], value)
+    preset = values.pop("preset", "tiny")
+    model_names = field_types(GPTConfig)
+    model = {name: values.pop(name) for name in list(values) if name in model_names}
+    try:
+        built = GPTConfig.preset(preset, **model)
+    except (ValueError, TypeError) as error:
+        raise RunError(str(error)) from error
+    return TrainConfig(model=built, **values)
+
+
+def load_config(
+    paths: Sequence[str | Path], overrides: Mapping[str, object] | None = None
+) -> TrainConfig:
+    """TOML files stacked left to right, then ``overrides``."""
+    known = known_settings()
+    settings: dict[str, object] = {}
+    for path in paths:
+        for name, value in read_toml(path).items():
+            try:
+                if name not in known:
+                    raise unknown_name("setting", name, known)
+                settings[name] = convert(name, known[name], value)
+            except RunError as error:
+                raise RunError(f"{path}: {error}") from error
+    settings.update(overrides or {})
+    if "vocab_size" in settings:
+        raise RunError("vocab_size follows from the tokenizer; it cannot be set")
+    return build_config(settings)
