@@ -1,1 +1,45 @@
-"""Multi-stream residual networks (Hyper-Connections) for PyTorch."""
+"""Multi-stream residual networks (Hyper-Connections) for PyTorch.
+
+``hyperstreams.nn`` holds the modules, ``hyperstreams.ops`` the ops, ``hyperstreams.mixers`` the
+families of mixing matrices, ``hyperstreams.init`` the initial values, ``hyperstreams.diagnostics``
+what to measure; :class:`GPT` is a model whose residual connection is one field of its config.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from . import diagnostics, init, mixers, models, nn, ops, train
+    from .models import GPT, GPTConfig
+
+_MODULES = ("diagnostics", "init", "mixers", "models", "nn", "ops", "train")
+_NAMES = {"GPT": ".models", "GPTConfig": ".models"}
+
+__all__ = [
+    "GPT",
+    "GPTConfig",
+    "__version__",
+    "diagnostics",
+    "init",
+    "mixers",
+    "models",
+    "nn",
+]
+__all__ += ["ops", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public modules and names on first use, so that ``import hyperstreams`` is quick."""
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
+    if name in _NAMES:
+        return getattr(import_module(_NAMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

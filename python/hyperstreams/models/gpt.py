@@ -1,0 +1,353 @@
+"""A GPT in one file, after nanoGPT; how its sublayers are connected is one field of the config."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import init, ops
+from ..nn import (
+    Connection,
+    ExpandStreams,
+    HyperConnection,
+    ReduceStreams,
+    Residual,
+    Streams,
+    get_connection,
+)
+from .config import GPTConfig
+
+INIT_STD = 0.02
+
+
+class Attention(nn.Module):
+    """Branch: layer norm, then causal self-attention."""
+
+    def __init__(self, config: GPTConfig, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.norm = nn.LayerNorm(config.width, bias=config.bias, **factory)
+        self.qkv = nn.Linear(
+            config.width, 3 * config.width, bias=config.bias, **factory
+        )
+        self.output = nn.Linear(config.width, config.width, bias=config.bias, **factory)
+
+    def forward(self, u: Tensor, cache: list[Tensor] | None = None) -> Tensor:
+        """``u [B, T, C]``. ``cache`` holds the keys and values of earlier tokens and is extended."""
+        batch, length, width = u.shape
+        qkv = self.qkv(self.norm(u)).view(
+            batch, length, 3, self.n_head, width // self.n_head
+        )
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if cache is not None:
+            if cache:
+                k = torch.cat([cache[0], k], dim=2)
+                v = torch.cat([cache[1], v], dim=2)
+            cache[:] = [k, v]
+        dropout = self.dropout if self.training else 0.0
+        # One new token sees everything before it; a whole window is causal.
+        causal = k.shape[2] == length
+        y = functional.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, dropout_p=dropout
+        )
+        y = self.output(y.transpose(1, 2).reshape(batch, length, width))
+        return functional.dropout(y, self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    """Branch: layer norm, then a two-layer perceptron with GELU."""
+
+    def __init__(self, config: GPTConfig, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.norm = nn.LayerNorm(config.width, bias=config.bias, **factory)
+        self.hidden = nn.Linear(
+            config.width, 4 * config.width, bias=config.bias, **factory
+        )
+        self.output = nn.Linear(
+            4 * config.width, config.width, bias=config.bias, **factory
+        )
+
+    def forward(self, u: Tensor) -> Tensor:
+        """``[..., C] -> [..., C]``."""
+        y = self.output(functional.gelu(self.hidden(self.norm(u))))
+        return functional.dropout(y, self.dropout, self.training)
+
+
+class GPT(nn.Module):
+    """Decoder-only transformer whose sublayers are sites: ``L0a`` (attention), ``L0m`` (MLP), ...
+
+    ``generator`` determines every initial value: one seed gives the same branches, embeddings and
+    (for a given scheme) designated streams for every connection. None is PyTorch's default
+    generator. On the meta device call ``to_empty`` and :meth:`reset_parameters` (or load a
+    checkpoint) before use. Parameters of connections and of the expansion stay float32 under
+    ``dtype`` and casts.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        device = (
+            torch.device(device) if device is not None else torch.get_default_device()
+        )
+        # Built without storage: otherwise every layer would first initialise itself at random.
+        factory: dict[str, Any] = {"device": "meta", "dtype": dtype}
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width, **factory)
+        self.position_embedding = nn.Embedding(
+            config.block_size, config.width, **factory
+        )
+        self.expand: ExpandStreams | None = None
+        self.sites = nn.ModuleDict()
+        for layer in range(config.n_layer):
+            self.sites[f"L{layer}a"] = self._site(Attention(config, factory), factory)
+            self.sites[f"L{layer}m"] = self._site(MLP(config, factory), factory)
+        self.reduce: nn.Module = nn.LayerNorm(config.width, bias=config.bias, **factory)
+        if config.has_streams:
+            shape: dict[str, Any] = {
+                "n_streams": config.n_streams,
+                "width": config.width,
+            }
+            self.expand = ExpandStreams(
+                **shape,
+                scheme=config.expand,
+                base=config.expand_base,
+                noise=config.expand_noise,
+                **factory,
+            )
+            self.reduce = ReduceStreams(
+                **shape,
+                scheme=config.reduce,
+                norm=self.reduce,
+                norm_position=config.final_norm.removesuffix("_reduce"),
+                **factory,
+            )
+        if device.type != "meta":
+            self.to_empty(device=device)
+            self.reset_parameters(generator=generator)
+
+    def _site(self, branch: nn.Module, factory: dict[str, Any]) -> nn.Module:
+        config = self.config
+        if not config.has_streams:
+            return Residual(branch)
+        return HyperConnection(
+            branch,
+            connection=config.connection,
+            n_streams=config.n_streams,
+            width=config.width,
+            site_index=len(self.sites),
+            designate=config.designate,
+            **factory,
+        )
+
+    @property
+    def site_names(self) -> list[str]:
+        """``["L0a", "L0m", "L1a", ...]`` in order."""
+        return list(self.sites)
+
+    @torch.no_grad()
+    def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
+        """Set all initial values: first branches and embeddings, then connections, then expansion."""
+        output_std = (
+            INIT_STD
+            / math.sqrt(2 * self.config.n_layer)
+            * self.config.output_std_factor
+        )
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                std = output_std if name.endswith("branch.output") else INIT_STD
+                shape = tuple(module.weight.shape)
+                module.weight.copy_(init.normal(shape, std, generator=generator))
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                module.bias.zero_()
+        for module in self.modules():
+            if isinstance(module, Connection | ReduceStreams):
+                module.reset_parameters(generator=generator)
+        if self.expand is not None:
+            self.expand.reset_parameters(generator=generator)
+
+    def _embed(self, tokens: Tensor, start: int) -> Tensor:
+        end = start + tokens.shape[-1]
+        if end > self.config.block_size:
+            raise ValueError(
+                f"GPT: tokens: expected at most block_size={self.config.block_size} positions, "
+                f"got {end}"
+            )
+        h = self.token_embedding(tokens) + self.position_embedding.weight[start:end]
+        return functional.dropout(h, self.config.dropout, self.training)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        *,
+        collect_stats: bool = False,
+    ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
+        """``(logits [B, T, vocab], loss)``, and the stats with ``collect_stats=True``.
+
+        tokens, targets : int64 ``[B, T]``, T at most ``block_size``. loss: mean cross-entropy in nats
+        per token, targets of -1 left out; None without targets. stats: float64
+        ``[sites + 1, ops.stream_stats_size(n)]``, one row of ``ops.stream_stats`` per site (the
+        state before it, its branch output and coefficients) and one of the final state. Collecting
+        changes no other result.
+        """
+        h = self._embed(tokens, 0)
+        stats = None
+        if self.expand is None:
+            if collect_stats:
+                raise ValueError(
+                    "GPT: collect_stats: expected a connection with streams, got 'residual'"
+                )
+            for site in self.sites.values():
+                h = site(h)
+            h = self.reduce(h)
+        else:
+            x = self.expand(h, collect_stats=collect_stats)
+            for site in self.sites.values():
+                x = site(x)
+            final = x.tensor
+            if x.stats is not None:
+                stats = torch.cat([x.stats, ops.stream_stats(final).unsqueeze(0)])
+            h = self.reduce(final)
+        logits = functional.linear(h, self.token_embedding.weight)
+        loss = None
+        if targets is not None:
+            loss = functional.cross_entropy(
+                logits.flatten(0, -2).float(), targets.flatten(), ignore_index=-1
+            )
+        return (logits, loss) if stats is None else (logits, loss, stats)
+
+    def _next_logits(self, tokens: Tensor, caches: list[list[Tensor]]) -> Tensor:
+        """Logits ``[B, vocab]`` after the last of the new ``tokens``; extends the caches."""
+        h = self._embed(tokens, caches[0][0].shape[2] if caches[0] else 0)
+        x: Tensor | Streams = h if self.expand is None else self.expand(h)
+        for index, site in enumerate(self.sites.values()):
+            x = site(x) if index % 2 else site(x, caches[index // 2])
+        last = (x.tensor if isinstance(x, Streams) else x)[:, -1]
+        return functional.linear(self.reduce(last), self.token_embedding.weight)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Continue ``tokens [B, T]`` by sampling; returns ``[B, T + max_new_tokens]``.
+
+        temperature : divides the logits; 0 takes the most likely token. top_k : sample among the k
+        most likely. Keys and values of earlier tokens are cached. Once the text is longer than
+        ``block_size``, each token is predicted from the last ``block_size`` tokens afresh, because
+        learned positions do not slide.
+        """
+        if tokens.ndim != 2 or tokens.shape[1] == 0:
+            raise ValueError(
+                f"GPT.generate: tokens: expected shape [B, T] with T >= 1, got {list(tokens.shape)}"
+            )
+        if temperature < 0:
+            raise ValueError(
+                f"GPT.generate: temperature: expected at least 0, got {temperature}"
+            )
+        was_training = self.training
+        self.eval()
+        caches: list[list[Tensor]] = [[] for _ in range(self.config.n_layer)]
+        new = tokens[:, -self.config.block_size :]
+        try:
+            for _ in range(max_new_tokens):
+                logits = self._next_logits(new, caches)
+                new = sample(
+                    logits, temperature=temperature, top_k=top_k, generator=generator
+                )
+                tokens = torch.cat([tokens, new], dim=1)
+                if caches[0][0].shape[2] == self.config.block_size:
+                    caches = [[] for _ in range(self.config.n_layer)]
+                    new = tokens[:, -self.config.block_size :]
+        finally:
+            self.train(was_training)
+        return tokens
+
+    def parameter_groups(
+        self, *, weight_decay: float = 0.1, connection_policy: str = "no_decay"
+    ) -> list[dict[str, Any]]:
+        """Groups for AdamW, each with ``name``, ``params`` and ``weight_decay``.
+
+        Branch and embedding parameters: ``decay`` (two or more dimensions) and ``no_decay``.
+        Parameters of connections, expansion and reduction: by ``connection_policy``.
+
+        ``"no_decay"``: all in ``connection``, never decayed: decay alone moves static logits of -8 and
+        Learned Stream Scaling's 0.6 towards 0 without any gradient.
+        ``"paper"``: as the released training code treats them, ``connection_decay`` holds what has two
+        or more dimensions there: the projections, Learned Stream Scaling, and the static logits of
+        HC and mHC. (There the write logits are a vector apart and escape; here they are part of
+        ``bias`` and share its fate.) The rest is ``connection``, not decayed.
+        """
+        if connection_policy not in ("no_decay", "paper"):
+            raise ValueError(
+                "GPT.parameter_groups: connection_policy: expected 'no_decay' or 'paper', "
+                f"got {connection_policy!r}"
+            )
+        static_decay = get_connection(self.config.connection).static_decay
+        groups: dict[str, list[nn.Parameter]] = {
+            name: [] for name in ("decay", "no_decay", "connection_decay", "connection")
+        }
+        for owner in self.modules():
+            connects = isinstance(owner, Connection | ExpandStreams | ReduceStreams)
+            for name, parameter in owner.named_parameters(recurse=False):
+                if not parameter.requires_grad:
+                    continue
+                decays = parameter.ndim >= 2
+                if isinstance(owner, Connection) and name == "bias":
+                    decays = static_decay
+                if connects:
+                    decays = decays and connection_policy == "paper"
+                prefix = "connection" if connects else ""
+                key = (
+                    "_".join(filter(None, (prefix, "decay")))
+                    if decays
+                    else prefix or "no_decay"
+                )
+                groups[key].append(parameter)
+        return [
+            {
+                "name": name,
+                "params": parameters,
+                "weight_decay": weight_decay
+                if name.endswith("decay") and name != "no_decay"
+                else 0.0,
+            }
+            for name, parameters in groups.items()
+            if parameters
+        ]
+
+
+def sample(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """One token per row of ``logits [B, vocab]``, as ``[B, 1]``."""
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    logits = logits.float() / temperature
+    if top_k is not None:
+        smallest = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, -math.inf)
+    return torch.multinomial(torch.softmax(logits, dim=-1), 1, generator=generator)

@@ -1,0 +1,173 @@
+"""Connections as data: each published variant is one named :class:`ConnectionConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .._errors import check_choice
+from ..init import DESIGNATION_SCHEMES
+from ..mixers import Free, Identity, Mixer, Permutation, Sinkhorn
+from ..ops import Activation
+from ..ops.settings import (
+    MIX_ACTIVATION,
+    READ_ACTIVATION,
+    WRITE_ACTIVATION,
+    EpsPosition,
+)
+
+
+@dataclass(frozen=True)
+class ConnectionConfig:
+    """Everything that distinguishes one connection from another. Immutable data.
+
+    name, paper : key in the registry and source.
+    mixer : the family of ``h_res``.
+    norm : what the controller normalises. ``"all"``: all n C entries of a token together (mHC);
+        ``"per_stream"``: every stream by itself, whose coefficients then depend on that stream alone
+        (HC); ``"none"``: no controller, static coefficients.
+    norm_weight : the RMS norm has a learned weight, initially 1.
+    eps, eps_position : of the RMS norm; see ``ops.project``.
+    read_activation, write_activation, mix_activation : logits to coefficients.
+    alpha_groups : index of the scale that read, write and each mixer group use; None: one scale each.
+    alpha : initial value of the scales.
+    read_bias, write_bias : initial static logits ``(other streams, designated stream)``. The mixer's
+        come from ``mixer.initial_logits``. The projection ``phi`` starts at 0.
+    designate : scheme that picks the designated stream; see ``init.designated_stream``.
+    trainable : False keeps the coefficients at their initial values.
+    static_decay : the released code keeps the static logits in a matrix, which its rule "decay what
+        has two or more dimensions" therefore decays (optimiser policy ``"paper"``).
+    """
+
+    name: str
+    paper: str
+    mixer: Mixer
+    norm: Literal["all", "per_stream", "none"] = "all"
+    norm_weight: bool = False
+    eps: float = 1e-6
+    eps_position: EpsPosition = "inside"
+    read_activation: Activation = READ_ACTIVATION
+    write_activation: Activation = WRITE_ACTIVATION
+    mix_activation: Activation = MIX_ACTIVATION
+    alpha_groups: tuple[int, ...] | None = None
+    alpha: float = 0.01
+    read_bias: tuple[float, float] = (-1.0, 1.0)
+    write_bias: tuple[float, float] = (-1.0, 1.0)
+    designate: str = "random"
+    trainable: bool = True
+    static_decay: bool = False
+
+    def __post_init__(self) -> None:
+        where = f"connection {self.name!r}"
+        check_choice(where, "norm", self.norm, ("all", "per_stream", "none"))
+        check_choice(
+            where, "eps_position", self.eps_position, ("inside", "outside", "floor")
+        )
+        check_choice(where, "designate", self.designate, DESIGNATION_SCHEMES)
+
+    def check(self, n_streams: int) -> None:
+        """Raise ValueError when this connection does not exist for ``n_streams`` streams."""
+        self.mixer.check(n_streams)
+        if (
+            self.norm == "per_stream"
+            and self.mixer.logit_count(n_streams) != n_streams**2
+        ):
+            raise ValueError(
+                f"connection {self.name!r}: norm: 'per_stream' gives one mixer logit per entry of "
+                f"h_res, which mixer {self.mixer.name!r} does not take; expected 'all' or 'none'"
+            )
+        groups = 2 + len(self.mixer.group_sizes(n_streams))
+        if self.alpha_groups is not None and len(self.alpha_groups) != groups:
+            raise ValueError(
+                f"connection {self.name!r}: alpha_groups: expected {groups} indices (read, write, "
+                f"mixer groups), got {self.alpha_groups}"
+            )
+
+
+_LINEAR = Activation("none")
+_TANH = Activation("tanh", form="outside")
+
+CONNECTIONS: dict[str, ConnectionConfig] = {
+    config.name: config
+    for config in (
+        ConnectionConfig(
+            name="residual",
+            paper="Pre-Norm residual connection: every stream is h + branch(h)",
+            mixer=Identity(),
+            norm="none",
+            read_activation=_LINEAR,
+            write_activation=_LINEAR,
+            read_bias=(0.0, 1.0),
+            write_bias=(1.0, 1.0),
+            designate="round_robin",
+            trainable=False,
+        ),
+        ConnectionConfig(
+            name="hc_static",
+            paper="Hyper-Connections (static), 2409.19606",
+            mixer=Free(),
+            norm="none",
+            read_activation=_LINEAR,
+            write_activation=_LINEAR,
+            read_bias=(0.0, 1.0),
+            write_bias=(1.0, 1.0),
+            designate="round_robin",
+            static_decay=True,
+        ),
+        ConnectionConfig(
+            name="hc",
+            paper="Hyper-Connections (dynamic), 2409.19606",
+            mixer=Free(),
+            norm="per_stream",
+            read_activation=_TANH,
+            write_activation=_TANH,
+            mix_activation=_TANH,
+            alpha_groups=(0, 1, 0),
+            read_bias=(0.0, 1.0),
+            write_bias=(1.0, 1.0),
+            designate="round_robin",
+            static_decay=True,
+        ),
+        ConnectionConfig(
+            name="mhc",
+            paper="mHC, 2512.24880; initial values and orientation as released with 2601.05732",
+            mixer=Sinkhorn(
+                iterations=20, order="columns_first", orientation="source_rows"
+            ),
+            norm_weight=True,
+            static_decay=True,
+        ),
+        ConnectionConfig(
+            name="mhc_lite",
+            paper="mHC-lite, 2601.05732",
+            mixer=Permutation(orientation="source_rows"),
+            norm_weight=True,
+        ),
+        ConnectionConfig(
+            name="identity",
+            paper="identity Hyper-Connections (iHC); its initial values are unpublished: mHC's here",
+            mixer=Identity(),
+            read_activation=Activation("sigmoid", offset=1e-6),
+            write_activation=Activation("sigmoid", factor=2.0, offset=1e-6),
+        ),
+    )
+}
+"""The connections by name. A user's own joins with :func:`register_connection`."""
+
+
+def register_connection(config: ConnectionConfig) -> ConnectionConfig:
+    """Add a connection to the registry under its ``name``."""
+    if CONNECTIONS.get(config.name, config) != config:
+        raise ValueError(
+            f"register_connection: name: expected an unused name, got {config.name!r}"
+        )
+    CONNECTIONS[config.name] = config
+    return config
+
+
+def get_connection(connection: str | ConnectionConfig) -> ConnectionConfig:
+    """A connection from its name, or the given configuration itself."""
+    if isinstance(connection, ConnectionConfig):
+        return connection
+    check_choice("get_connection", "connection", connection, CONNECTIONS)
+    return CONNECTIONS[connection]

@@ -1,0 +1,190 @@
+"""Where streams begin and end: embedding to streams, streams to the final hidden state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import init, ops
+from .._errors import check_choice
+from .precision import FullPrecisionModule, full_precision
+from .streams import Streams
+
+REDUCTIONS = ("sum", "mean", "weighted")
+NORM_POSITIONS = ("before", "after")
+
+
+class ExpandStreams(FullPrecisionModule):
+    """``x[i] = h * scale[i] + bias[i]``: hidden states ``[..., C]`` to streams ``[..., n, C]``.
+
+    scheme :
+        ``"replicate"``      n copies.
+        ``"learned_scale"``  Learned Stream Scaling (2606.03483): a learned ``scale [n, C]``, initially
+                             ``base`` (default 0.6) plus Xavier-uniform noise times ``noise`` (1).
+        ``"embedding"``      copies plus a learned ``bias [n, C]``, normal of standard deviation
+                             ``noise`` (default 0, which leaves the streams equal at first).
+        ``"noise"``          copies plus a constant ``bias [n, C]`` (a buffer, saved), normal of
+                             standard deviation ``noise`` (default 0.01).
+    base, noise : see above; given to a scheme that has no use for them they are errors.
+
+    The parameters stay float32 (float64) when the model is cast to lower precision.
+    """
+
+    scale: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        n_streams: int,
+        width: int,
+        scheme: str = "replicate",
+        base: float | None = None,
+        noise: float | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("ExpandStreams", "scheme", scheme, init.EXPANSION_SCHEMES)
+        if base is not None and scheme != "learned_scale":
+            raise ValueError(
+                f"ExpandStreams: base: expected None with scheme {scheme!r}, got {base}"
+            )
+        if noise is not None and scheme == "replicate":
+            raise ValueError(
+                f"ExpandStreams: noise: expected None with 'replicate', got {noise}"
+            )
+        self.n_streams = n_streams
+        self.width = width
+        self.scheme = scheme
+        self.base = 0.6 if base is None else base
+        default_noise = {"learned_scale": 1.0, "noise": 0.01}.get(scheme, 0.0)
+        self.noise = default_noise if noise is None else noise
+        values = torch.empty(
+            n_streams, width, device=device, dtype=full_precision(dtype)
+        )
+        self.register_parameter(
+            "scale", nn.Parameter(values) if scheme == "learned_scale" else None
+        )
+        if scheme == "noise":
+            self.register_buffer("bias", values)
+        else:
+            self.register_parameter(
+                "bias", nn.Parameter(values) if scheme == "embedding" else None
+            )
+        if not values.is_meta:
+            self.reset_parameters(generator=generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
+        """Set the initial values, drawing what is random from ``generator``."""
+        shape = (self.n_streams, self.width)
+        if self.scale is not None:
+            scale = init.learned_stream_scale(
+                *shape, base=self.base, noise=self.noise, generator=generator
+            )
+            self.scale.copy_(scale)
+        if self.bias is not None:
+            self.bias.copy_(init.normal(shape, self.noise, generator=generator))
+
+    def forward(self, h: Tensor, *, collect_stats: bool = False) -> Streams:
+        """``h [..., C]`` to :class:`Streams`; ``collect_stats`` makes every site append its sums."""
+        x = ops.expand(h, self.n_streams, scale=self.scale, bias=self.bias)
+        if not collect_stats:
+            return Streams(x)
+        size = ops.stream_stats_size(self.n_streams)
+        return Streams(
+            x, stats=torch.zeros(0, size, dtype=torch.float64, device=x.device)
+        )
+
+    def extra_repr(self) -> str:
+        text = f"n_streams={self.n_streams}, width={self.width}, scheme={self.scheme!r}"
+        if self.scheme == "learned_scale":
+            text += f", base={self.base}"
+        return text if self.scheme == "replicate" else f"{text}, noise={self.noise}"
+
+
+class ReduceStreams(FullPrecisionModule):
+    """Streams ``[..., n, C]`` to hidden states ``[..., C]``.
+
+    scheme :
+        ``"sum"``       sum over the streams.
+        ``"mean"``      their mean.
+        ``"weighted"``  ``sum_i w_i x_i`` with ``w = sigmoid(alpha phi rms_norm(x) + bias) + 1e-6``
+                        per token (DeepSeek-V4's head). Parameters ``phi [n, n C]`` (initially 0),
+                        ``alpha [1]`` (1), ``bias [n]`` (0); float32 whatever the model is cast to.
+    norm : module applied to each stream (``norm_position="before"``) or to the result (``"after"``).
+        The weights of ``"weighted"`` come from the streams before any norm.
+    """
+
+    phi: nn.Parameter | None
+    alpha: nn.Parameter
+    bias: nn.Parameter
+
+    def __init__(
+        self,
+        *,
+        n_streams: int,
+        width: int,
+        scheme: str = "sum",
+        norm: nn.Module | None = None,
+        norm_position: str = "after",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice("ReduceStreams", "scheme", scheme, REDUCTIONS)
+        check_choice("ReduceStreams", "norm_position", norm_position, NORM_POSITIONS)
+        self.n_streams = n_streams
+        self.width = width
+        self.scheme = scheme
+        self.norm = norm
+        self.norm_position = norm_position
+        factory: dict[str, Any] = {"device": device, "dtype": full_precision(dtype)}
+        shapes = {
+            "phi": (n_streams, n_streams * width),
+            "alpha": (1,),
+            "bias": (n_streams,),
+        }
+        for name, shape in shapes.items():
+            weighted = scheme == "weighted"
+            value = nn.Parameter(torch.empty(shape, **factory)) if weighted else None
+            self.register_parameter(name, value)
+        if self.phi is not None and not self.phi.is_meta:
+            self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
+        """Set the initial weights, none of which is random; the norm is left as it is."""
+        if self.phi is not None:
+            self.phi.zero_()
+            self.alpha.fill_(1.0)
+            self.bias.zero_()
+
+    def forward(self, x: Streams | Tensor) -> Tensor:
+        """``[..., n, C]`` (a pending write is carried out first) to ``[..., C]``."""
+        streams = x.tensor if isinstance(x, Streams) else x
+        weights = None
+        if self.phi is not None:
+            logits, inv_rms = ops.project(streams, self.phi)
+            z = self.alpha * logits * inv_rms.unsqueeze(-1) + self.bias
+            weights = torch.sigmoid(z) + 1e-6
+        elif self.scheme == "mean":
+            n = self.n_streams
+            dtype = torch.promote_types(streams.dtype, torch.float32)
+            weights = streams.new_full((n,), 1.0 / n, dtype=dtype)
+        if self.norm is not None and self.norm_position == "before":
+            streams = self.norm(streams)
+        h = ops.reduce(streams, weights)
+        if self.norm is not None and self.norm_position == "after":
+            h = self.norm(h)
+        return h
+
+    def extra_repr(self) -> str:
+        position = (
+            "" if self.norm is None else f", norm_position={self.norm_position!r}"
+        )
+        return f"n_streams={self.n_streams}, width={self.width}, scheme={self.scheme!r}{position}"

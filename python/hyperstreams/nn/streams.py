@@ -1,0 +1,47 @@
+"""What flows between sites: the streams and the write that the last site left pending."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .. import ops
+
+
+class Streams(NamedTuple):
+    """Streams ``x [..., n, C]`` and the pending mix and write of the last site.
+
+    The state is ``h_res x + h_post y`` (:attr:`tensor`); the next site computes it together with its
+    own read. ``y=None``: nothing is pending. ``h_res=None``: the identity mixer. ``stats``: None, or
+    a float64 tensor ``[sites so far, ops.stream_stats_size(n)]`` to which each site appends a row.
+    A handle is immutable; using one twice is correct and computes the pending write twice.
+    """
+
+    x: Tensor
+    y: Tensor | None = None
+    h_res: Tensor | None = None
+    h_post: Tensor | None = None
+    stats: Tensor | None = None
+
+    @property
+    def tensor(self) -> Tensor:
+        """The streams ``[..., n, C]`` with the pending write carried out."""
+        if self.y is None or self.h_post is None:
+            return self.x
+        return ops.mix_write(self.x, self.y, self.h_res, self.h_post)
+
+    @property
+    def n_streams(self) -> int:
+        """Number of streams n."""
+        return self.x.shape[-2]
+
+    @property
+    def width(self) -> int:
+        """Channels C of one stream."""
+        return self.x.shape[-1]
+
+
+# Lets exported programs that take or return Streams be serialised.
+pytree._register_namedtuple(Streams, serialized_type_name="hyperstreams.nn.Streams")
