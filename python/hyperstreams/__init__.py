@@ -19,16 +19,7 @@ if TYPE_CHECKING:
 _MODULES = ("diagnostics", "init", "mixers", "models", "nn", "ops", "train")
 _NAMES = {"GPT": ".models", "GPTConfig": ".models"}
 
-__all__ = [
-    "GPT",
-    "GPTConfig",
-    "__version__",
-    "diagnostics",
-    "init",
-    "mixers",
-    "models",
-    "nn",
-]
+__all__ = ["GPT", "GPTConfig", "__version__", "diagnostics", "init", "mixers", "models", "nn"]
 __all__ += ["ops", "train"]
 
 

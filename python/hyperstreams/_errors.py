@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def check_choice(
-    owner: str, argument: str, value: object, known: Iterable[str]
-) -> None:
+def check_choice(owner: str, argument: str, value: object, known: Iterable[str]) -> None:
     """Raise ValueError naming the nearest known name when ``value`` is not one of ``known``."""
     names = list(known)
     if value in names:

@@ -46,15 +46,11 @@ def designated_stream(
             )
         return site_index % n_streams
     device = torch.device("cpu") if generator is None else generator.device
-    return int(
-        torch.randint(n_streams, (1,), generator=generator, device=device).item()
-    )
+    return int(torch.randint(n_streams, (1,), generator=generator, device=device).item())
 
 
-def stream_bias(
-    n_streams: int, *, others: float, designated: float, stream: int
-) -> Tensor:
-    """``[n]``: ``designated`` at index ``stream``, ``others`` elsewhere; ``stream=-1``: all others."""
+def stream_bias(n_streams: int, *, others: float, designated: float, stream: int) -> Tensor:
+    """``[n]``: ``designated`` at index ``stream`` (-1: nowhere), ``others`` elsewhere."""
     bias = torch.full((n_streams,), others)
     if stream >= 0:
         bias[stream] = designated
@@ -77,7 +73,7 @@ def learned_stream_scale(
     noise: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Learned Stream Scaling's initial ``[n, C]``: ``base + noise * U(-b, b)``, ``b = sqrt(6/(n+C))``.
+    """Initial Learned Stream Scaling ``[n, C]``: ``base + noise U(-b, b)``, ``b = sqrt(6/(n+C))``.
 
     The noise is Xavier-uniform over the ``(n, C)`` matrix, so at small widths it is larger than in
     the published models (``b`` = 0.088 at C = 768 and n = 4, 0.245 at C = 96). Source: 2606.03483.

@@ -11,34 +11,10 @@ from ..nn import CONNECTIONS, get_connection
 from ..nn.ends import REDUCTIONS
 
 PRESETS: dict[str, dict[str, int]] = {
-    "tiny": {
-        "n_layer": 4,
-        "n_head": 4,
-        "width": 96,
-        "block_size": 128,
-        "vocab_size": 256,
-    },
-    "small": {
-        "n_layer": 6,
-        "n_head": 8,
-        "width": 512,
-        "block_size": 1024,
-        "vocab_size": 50304,
-    },
-    "medium": {
-        "n_layer": 12,
-        "n_head": 12,
-        "width": 768,
-        "block_size": 1024,
-        "vocab_size": 50304,
-    },
-    "large": {
-        "n_layer": 24,
-        "n_head": 16,
-        "width": 1024,
-        "block_size": 1024,
-        "vocab_size": 50304,
-    },
+    "tiny": {"n_layer": 4, "n_head": 4, "width": 96, "block_size": 128, "vocab_size": 256},
+    "small": {"n_layer": 6, "n_head": 8, "width": 512, "block_size": 1024, "vocab_size": 50304},
+    "medium": {"n_layer": 12, "n_head": 12, "width": 768, "block_size": 1024, "vocab_size": 50304},
+    "large": {"n_layer": 24, "n_head": 16, "width": 1024, "block_size": 1024, "vocab_size": 50304},
 }
 """Sizes: ``tiny`` trains in minutes on a CPU, the others are those of 2606.03483."""
 
@@ -48,8 +24,8 @@ class GPTConfig:
     """Everything that defines a :class:`GPT`. Plain values, so that it survives JSON and TOML.
 
     vocab_size, block_size, n_layer, n_head, width : the transformer.
-    connection : name in ``nn.CONNECTIONS``; ``"residual"`` is ``h + branch(h)`` without streams, and
-        then the fields below down to ``designate`` have no effect.
+    connection : name in ``nn.CONNECTIONS``; ``"residual"`` is ``h + branch(h)`` without streams,
+        and then the fields below down to ``designate`` have no effect.
     n_streams : number of streams n.
     expand : scheme of ``nn.ExpandStreams``; ``expand_base`` and ``expand_noise`` are its options.
     reduce : scheme of ``nn.ReduceStreams``.
@@ -58,8 +34,8 @@ class GPTConfig:
     designate : scheme of the streams that sites favour at first; ``"default"`` is the connection's.
     bias : linear layers and layer norms have biases.
     dropout : of attention, branch outputs and embeddings; draws from PyTorch's global generator.
-    output_std_factor : multiplies the initial standard deviation of the branches' output projections
-        (HC, 2409.19606, scales it by sqrt(n); in which direction is unclear, hence off).
+    output_std_factor : multiplies the initial standard deviation of the branches' output
+        projections (HC, 2409.19606, scales it by sqrt(n), in a direction that is unclear: off).
     """
 
     vocab_size: int = 256
@@ -83,22 +59,10 @@ class GPTConfig:
         check_choice("GPTConfig", "connection", self.connection, CONNECTIONS)
         check_choice("GPTConfig", "expand", self.expand, init.EXPANSION_SCHEMES)
         check_choice("GPTConfig", "reduce", self.reduce, REDUCTIONS)
-        check_choice(
-            "GPTConfig",
-            "final_norm",
-            self.final_norm,
-            ("before_reduce", "after_reduce"),
-        )
+        check_choice("GPTConfig", "final_norm", self.final_norm, ("before_reduce", "after_reduce"))
         schemes = ("default", *init.DESIGNATION_SCHEMES)
         check_choice("GPTConfig", "designate", self.designate, schemes)
-        for name in (
-            "vocab_size",
-            "block_size",
-            "n_layer",
-            "n_head",
-            "width",
-            "n_streams",
-        ):
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "width", "n_streams"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"GPTConfig: {name}: expected at least 1, got {getattr(self, name)}"
@@ -108,9 +72,7 @@ class GPTConfig:
                 f"GPTConfig: width: expected a multiple of n_head={self.n_head}, got {self.width}"
             )
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(
-                f"GPTConfig: dropout: expected a value in [0, 1), got {self.dropout}"
-            )
+            raise ValueError(f"GPTConfig: dropout: expected a value in [0, 1), got {self.dropout}")
         if self.has_streams:
             get_connection(self.connection).check(self.n_streams)
 

@@ -32,17 +32,13 @@ class Attention(nn.Module):
         self.n_head = config.n_head
         self.dropout = config.dropout
         self.norm = nn.LayerNorm(config.width, bias=config.bias, **factory)
-        self.qkv = nn.Linear(
-            config.width, 3 * config.width, bias=config.bias, **factory
-        )
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.bias, **factory)
         self.output = nn.Linear(config.width, config.width, bias=config.bias, **factory)
 
     def forward(self, u: Tensor, cache: list[Tensor] | None = None) -> Tensor:
-        """``u [B, T, C]``. ``cache`` holds the keys and values of earlier tokens and is extended."""
+        """``u [B, T, C]``. ``cache``: keys and values of earlier tokens; it is extended."""
         batch, length, width = u.shape
-        qkv = self.qkv(self.norm(u)).view(
-            batch, length, 3, self.n_head, width // self.n_head
-        )
+        qkv = self.qkv(self.norm(u)).view(batch, length, 3, self.n_head, width // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if cache is not None:
             if cache:
@@ -52,9 +48,7 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         # One new token sees everything before it; a whole window is causal.
         causal = k.shape[2] == length
-        y = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=causal, dropout_p=dropout
-        )
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout)
         y = self.output(y.transpose(1, 2).reshape(batch, length, width))
         return functional.dropout(y, self.dropout, self.training)
 
@@ -66,12 +60,8 @@ class MLP(nn.Module):
         super().__init__()
         self.dropout = config.dropout
         self.norm = nn.LayerNorm(config.width, bias=config.bias, **factory)
-        self.hidden = nn.Linear(
-            config.width, 4 * config.width, bias=config.bias, **factory
-        )
-        self.output = nn.Linear(
-            4 * config.width, config.width, bias=config.bias, **factory
-        )
+        self.hidden = nn.Linear(config.width, 4 * config.width, bias=config.bias, **factory)
+        self.output = nn.Linear(4 * config.width, config.width, bias=config.bias, **factory)
 
     def forward(self, u: Tensor) -> Tensor:
         """``[..., C] -> [..., C]``."""
@@ -99,15 +89,11 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        device = (
-            torch.device(device) if device is not None else torch.get_default_device()
-        )
+        device = torch.device(device) if device is not None else torch.get_default_device()
         # Built without storage: otherwise every layer would first initialise itself at random.
         factory: dict[str, Any] = {"device": "meta", "dtype": dtype}
         self.token_embedding = nn.Embedding(config.vocab_size, config.width, **factory)
-        self.position_embedding = nn.Embedding(
-            config.block_size, config.width, **factory
-        )
+        self.position_embedding = nn.Embedding(config.block_size, config.width, **factory)
         self.expand: ExpandStreams | None = None
         self.sites = nn.ModuleDict()
         for layer in range(config.n_layer):
@@ -115,10 +101,7 @@ class GPT(nn.Module):
             self.sites[f"L{layer}m"] = self._site(MLP(config, factory), factory)
         self.reduce: nn.Module = nn.LayerNorm(config.width, bias=config.bias, **factory)
         if config.has_streams:
-            shape: dict[str, Any] = {
-                "n_streams": config.n_streams,
-                "width": config.width,
-            }
+            shape: dict[str, Any] = {"n_streams": config.n_streams, "width": config.width}
             self.expand = ExpandStreams(
                 **shape,
                 scheme=config.expand,
@@ -158,12 +141,8 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
-        """Set all initial values: first branches and embeddings, then connections, then expansion."""
-        output_std = (
-            INIT_STD
-            / math.sqrt(2 * self.config.n_layer)
-            * self.config.output_std_factor
-        )
+        """Set all initial values: branches and embeddings, then connections, then expansion."""
+        output_std = INIT_STD / math.sqrt(2 * self.config.n_layer) * self.config.output_std_factor
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 std = output_std if name.endswith("branch.output") else INIT_STD
@@ -190,16 +169,12 @@ class GPT(nn.Module):
         return functional.dropout(h, self.config.dropout, self.training)
 
     def forward(
-        self,
-        tokens: Tensor,
-        targets: Tensor | None = None,
-        *,
-        collect_stats: bool = False,
+        self, tokens: Tensor, targets: Tensor | None = None, *, collect_stats: bool = False
     ) -> tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]:
         """``(logits [B, T, vocab], loss)``, and the stats with ``collect_stats=True``.
 
-        tokens, targets : int64 ``[B, T]``, T at most ``block_size``. loss: mean cross-entropy in nats
-        per token, targets of -1 left out; None without targets. stats: float64
+        tokens, targets : int64 ``[B, T]``, T at most ``block_size``. loss: mean cross-entropy in
+        nats per token, targets of -1 left out; None without targets. stats: float64
         ``[sites + 1, ops.stream_stats_size(n)]``, one row of ``ops.stream_stats`` per site (the
         state before it, its branch output and coefficients) and one of the final state. Collecting
         changes no other result.
@@ -261,9 +236,7 @@ class GPT(nn.Module):
                 f"GPT.generate: tokens: expected shape [B, T] with T >= 1, got {list(tokens.shape)}"
             )
         if temperature < 0:
-            raise ValueError(
-                f"GPT.generate: temperature: expected at least 0, got {temperature}"
-            )
+            raise ValueError(f"GPT.generate: temperature: expected at least 0, got {temperature}")
         was_training = self.training
         self.eval()
         caches: list[list[Tensor]] = [[] for _ in range(self.config.n_layer)]
@@ -271,9 +244,7 @@ class GPT(nn.Module):
         try:
             for _ in range(max_new_tokens):
                 logits = self._next_logits(new, caches)
-                new = sample(
-                    logits, temperature=temperature, top_k=top_k, generator=generator
-                )
+                new = sample(logits, temperature=temperature, top_k=top_k, generator=generator)
                 tokens = torch.cat([tokens, new], dim=1)
                 if caches[0][0].shape[2] == self.config.block_size:
                     caches = [[] for _ in range(self.config.n_layer)]
@@ -290,11 +261,11 @@ class GPT(nn.Module):
         Branch and embedding parameters: ``decay`` (two or more dimensions) and ``no_decay``.
         Parameters of connections, expansion and reduction: by ``connection_policy``.
 
-        ``"no_decay"``: all in ``connection``, never decayed: decay alone moves static logits of -8 and
-        Learned Stream Scaling's 0.6 towards 0 without any gradient.
-        ``"paper"``: as the released training code treats them, ``connection_decay`` holds what has two
-        or more dimensions there: the projections, Learned Stream Scaling, and the static logits of
-        HC and mHC. (There the write logits are a vector apart and escape; here they are part of
+        ``"no_decay"``: all in ``connection``, never decayed: decay alone moves static logits of -8
+        and Learned Stream Scaling's 0.6 towards 0 without any gradient.
+        ``"paper"``: as in the released training code, ``connection_decay`` holds what has two or
+        more dimensions there: the projections, Learned Stream Scaling, and the static logits of HC
+        and mHC. (There the write logits are a vector apart and escape; here they are part of
         ``bias`` and share its fate.) The rest is ``connection``, not decayed.
         """
         if connection_policy not in ("no_decay", "paper"):
@@ -317,11 +288,7 @@ class GPT(nn.Module):
                 if connects:
                     decays = decays and connection_policy == "paper"
                 prefix = "connection" if connects else ""
-                key = (
-                    "_".join(filter(None, (prefix, "decay")))
-                    if decays
-                    else prefix or "no_decay"
-                )
+                key = "_".join(filter(None, (prefix, "decay"))) if decays else prefix or "no_decay"
                 groups[key].append(parameter)
         return [
             {

@@ -9,12 +9,7 @@ from .._errors import check_choice
 from ..init import DESIGNATION_SCHEMES
 from ..mixers import Free, Identity, Mixer, Permutation, Sinkhorn
 from ..ops import Activation
-from ..ops.settings import (
-    MIX_ACTIVATION,
-    READ_ACTIVATION,
-    WRITE_ACTIVATION,
-    EpsPosition,
-)
+from ..ops.settings import MIX_ACTIVATION, READ_ACTIVATION, WRITE_ACTIVATION, EpsPosition
 
 
 @dataclass(frozen=True)
@@ -24,14 +19,14 @@ class ConnectionConfig:
     name, paper : key in the registry and source.
     mixer : the family of ``h_res``.
     norm : what the controller normalises. ``"all"``: all n C entries of a token together (mHC);
-        ``"per_stream"``: every stream by itself, whose coefficients then depend on that stream alone
-        (HC); ``"none"``: no controller, static coefficients.
+        ``"per_stream"``: every stream by itself, whose coefficients then depend on that stream
+        alone (HC); ``"none"``: no controller, static coefficients.
     norm_weight : the RMS norm has a learned weight, initially 1.
     eps, eps_position : of the RMS norm; see ``ops.project``.
     read_activation, write_activation, mix_activation : logits to coefficients.
-    alpha_groups : index of the scale that read, write and each mixer group use; None: one scale each.
+    alpha_groups : index of the scale that read, write and each mixer group use; None: one each.
     alpha : initial value of the scales.
-    read_bias, write_bias : initial static logits ``(other streams, designated stream)``. The mixer's
+    read_bias, write_bias : initial static logits ``(other streams, designated one)``. The mixer's
         come from ``mixer.initial_logits``. The projection ``phi`` starts at 0.
     designate : scheme that picks the designated stream; see ``init.designated_stream``.
     trainable : False keeps the coefficients at their initial values.
@@ -60,18 +55,13 @@ class ConnectionConfig:
     def __post_init__(self) -> None:
         where = f"connection {self.name!r}"
         check_choice(where, "norm", self.norm, ("all", "per_stream", "none"))
-        check_choice(
-            where, "eps_position", self.eps_position, ("inside", "outside", "floor")
-        )
+        check_choice(where, "eps_position", self.eps_position, ("inside", "outside", "floor"))
         check_choice(where, "designate", self.designate, DESIGNATION_SCHEMES)
 
     def check(self, n_streams: int) -> None:
         """Raise ValueError when this connection does not exist for ``n_streams`` streams."""
         self.mixer.check(n_streams)
-        if (
-            self.norm == "per_stream"
-            and self.mixer.logit_count(n_streams) != n_streams**2
-        ):
+        if self.norm == "per_stream" and self.mixer.logit_count(n_streams) != n_streams**2:
             raise ValueError(
                 f"connection {self.name!r}: norm: 'per_stream' gives one mixer logit per entry of "
                 f"h_res, which mixer {self.mixer.name!r} does not take; expected 'all' or 'none'"
@@ -131,9 +121,7 @@ CONNECTIONS: dict[str, ConnectionConfig] = {
         ConnectionConfig(
             name="mhc",
             paper="mHC, 2512.24880; initial values and orientation as released with 2601.05732",
-            mixer=Sinkhorn(
-                iterations=20, order="columns_first", orientation="source_rows"
-            ),
+            mixer=Sinkhorn(iterations=20, order="columns_first", orientation="source_rows"),
             norm_weight=True,
             static_decay=True,
         ),
@@ -145,7 +133,7 @@ CONNECTIONS: dict[str, ConnectionConfig] = {
         ),
         ConnectionConfig(
             name="identity",
-            paper="identity Hyper-Connections (iHC); its initial values are unpublished: mHC's here",
+            paper="identity Hyper-Connections (iHC); own initial values unpublished: mHC's here",
             mixer=Identity(),
             read_activation=Activation("sigmoid", offset=1e-6),
             write_activation=Activation("sigmoid", factor=2.0, offset=1e-6),
@@ -158,9 +146,7 @@ CONNECTIONS: dict[str, ConnectionConfig] = {
 def register_connection(config: ConnectionConfig) -> ConnectionConfig:
     """Add a connection to the registry under its ``name``."""
     if CONNECTIONS.get(config.name, config) != config:
-        raise ValueError(
-            f"register_connection: name: expected an unused name, got {config.name!r}"
-        )
+        raise ValueError(f"register_connection: name: expected an unused name, got {config.name!r}")
     CONNECTIONS[config.name] = config
     return config
 

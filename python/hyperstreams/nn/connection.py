@@ -18,14 +18,14 @@ from .streams import Streams
 class Connection(FullPrecisionModule):
     """Coefficients of one site: finishes the previous site's write and starts this site's read.
 
-    Parameters (float32, or float64 with ``dtype=torch.float64``; casts to lower precision leave them):
-    ``phi [K, n C]`` (``[2 + n, C]`` with per-stream norm; None when static), ``norm_weight``
-    (None, ``[n C]`` or ``[C]``), ``alpha`` (one scale per logit group), ``bias [K]``; order of the K
-    logits: read n, write n, then the mixer's. The buffer ``designated_stream [1]`` records the
-    stream favoured at initialisation (-1: none).
+    Parameters (float32, or float64 with ``dtype=torch.float64``; casts to lower precision leave
+    them so): ``phi [K, n C]`` (``[2 + n, C]`` with per-stream norm; None when static),
+    ``norm_weight`` (None, ``[n C]`` or ``[C]``), ``alpha`` (one scale per logit group),
+    ``bias [K]``; order of the K logits: read n, write n, then the mixer's. The buffer
+    ``designated_stream [1]`` records the stream favoured at initialisation (-1: none).
 
     connection : name or :class:`ConnectionConfig`.
-    site_index : position of the site in the model, counted over all sites; ``round_robin`` needs it.
+    site_index : position of the site in the model, over all sites; ``round_robin`` needs it.
     designate : ``random | fixed | round_robin | none``; ``default`` is the connection's own scheme.
     generator : source of the random designation; None is PyTorch's default generator.
     """
@@ -63,38 +63,26 @@ class Connection(FullPrecisionModule):
         logits = 2 * n_streams + config.mixer.logit_count(n_streams)
 
         def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(
-                torch.empty(shape, **factory), requires_grad=config.trainable
-            )
+            return nn.Parameter(torch.empty(shape, **factory), requires_grad=config.trainable)
 
         self.bias = parameter(logits)
         if config.norm == "none":
-            self.register_buffer(
-                "alpha", torch.empty(groups, **factory), persistent=False
-            )
+            self.register_buffer("alpha", torch.empty(groups, **factory), persistent=False)
             self.register_parameter("phi", None)
         else:
             shared = config.alpha_groups
             self.alpha = parameter(groups if shared is None else max(shared) + 1)
             per_stream = config.norm == "per_stream"
-            rows, columns = (
-                (2 + n_streams, width) if per_stream else (logits, n_streams * width)
-            )
+            rows, columns = (2 + n_streams, width) if per_stream else (logits, n_streams * width)
             self.phi = parameter(rows, columns)
         norm_weight = None
         if self.phi is not None and config.norm_weight:
             norm_weight = parameter(self.phi.shape[1])
         self.register_parameter("norm_weight", norm_weight)
         shares_alpha = self.phi is not None and config.alpha_groups is not None
-        index = (
-            torch.empty(groups, dtype=torch.int64, device=device)
-            if shares_alpha
-            else None
-        )
+        index = torch.empty(groups, dtype=torch.int64, device=device) if shares_alpha else None
         self.register_buffer("alpha_index", index, persistent=False)
-        self.register_buffer(
-            "designated_stream", torch.empty(1, dtype=torch.int64, device=device)
-        )
+        self.register_buffer("designated_stream", torch.empty(1, dtype=torch.int64, device=device))
         # One dict for all calls: building it each time would cost as much as a small kernel.
         self._boundary: dict[str, Any] = {
             "n_streams": n_streams,
@@ -133,9 +121,7 @@ class Connection(FullPrecisionModule):
         """(Re)create the constant buffers, which checkpoints do not hold."""
         device = self.bias.device
         if self.phi is None:
-            self.alpha = torch.ones(
-                self.alpha.shape, dtype=self.bias.dtype, device=device
-            )
+            self.alpha = torch.ones(self.alpha.shape, dtype=self.bias.dtype, device=device)
         if self.alpha_index is not None:
             self.alpha_index = torch.tensor(self.config.alpha_groups, device=device)
 
@@ -157,15 +143,7 @@ class Connection(FullPrecisionModule):
         """
         alpha = self.alpha if self.alpha_index is None else self.alpha[self.alpha_index]
         return ops.boundary(
-            x,
-            y,
-            h_res,
-            h_post,
-            self.phi,
-            self.norm_weight,
-            alpha,
-            self.bias,
-            **self._boundary,
+            x, y, h_res, h_post, self.phi, self.norm_weight, alpha, self.bias, **self._boundary
         )
 
     def extra_repr(self) -> str:
@@ -233,17 +211,13 @@ class HyperConnection(nn.Module):
                 return ops.mix_write(state, y, h_res, h_post)
             stats = x.stats
             if stats is not None:
-                row = ops.stream_stats(
-                    state, y, h_pre=h_pre, h_post=h_post, h_res=h_res
-                )
+                row = ops.stream_stats(state, y, h_pre=h_pre, h_post=h_post, h_res=h_res)
                 stats = torch.cat([stats, row.unsqueeze(0)])
             return Streams(state, y, h_res, h_post, stats)
 
         if self.branch is None:
             if args or kwargs:
-                raise TypeError(
-                    "HyperConnection: arguments for the branch, but there is no branch"
-                )
+                raise TypeError("HyperConnection: arguments for the branch, but there is no branch")
             return u, write
         return write(self.branch(u, *args, **kwargs))
 

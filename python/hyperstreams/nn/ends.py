@@ -21,8 +21,8 @@ class ExpandStreams(FullPrecisionModule):
 
     scheme :
         ``"replicate"``      n copies.
-        ``"learned_scale"``  Learned Stream Scaling (2606.03483): a learned ``scale [n, C]``, initially
-                             ``base`` (default 0.6) plus Xavier-uniform noise times ``noise`` (1).
+        ``"learned_scale"``  Learned Stream Scaling (2606.03483): a learned ``scale [n, C]``,
+                             initially ``base`` (0.6) plus Xavier-uniform noise times ``noise`` (1).
         ``"embedding"``      copies plus a learned ``bias [n, C]``, normal of standard deviation
                              ``noise`` (default 0, which leaves the streams equal at first).
         ``"noise"``          copies plus a constant ``bias [n, C]`` (a buffer, saved), normal of
@@ -54,27 +54,21 @@ class ExpandStreams(FullPrecisionModule):
                 f"ExpandStreams: base: expected None with scheme {scheme!r}, got {base}"
             )
         if noise is not None and scheme == "replicate":
-            raise ValueError(
-                f"ExpandStreams: noise: expected None with 'replicate', got {noise}"
-            )
+            raise ValueError(f"ExpandStreams: noise: expected None with 'replicate', got {noise}")
         self.n_streams = n_streams
         self.width = width
         self.scheme = scheme
         self.base = 0.6 if base is None else base
         default_noise = {"learned_scale": 1.0, "noise": 0.01}.get(scheme, 0.0)
         self.noise = default_noise if noise is None else noise
-        values = torch.empty(
-            n_streams, width, device=device, dtype=full_precision(dtype)
-        )
+        values = torch.empty(n_streams, width, device=device, dtype=full_precision(dtype))
         self.register_parameter(
             "scale", nn.Parameter(values) if scheme == "learned_scale" else None
         )
         if scheme == "noise":
             self.register_buffer("bias", values)
         else:
-            self.register_parameter(
-                "bias", nn.Parameter(values) if scheme == "embedding" else None
-            )
+            self.register_parameter("bias", nn.Parameter(values) if scheme == "embedding" else None)
         if not values.is_meta:
             self.reset_parameters(generator=generator)
 
@@ -91,14 +85,12 @@ class ExpandStreams(FullPrecisionModule):
             self.bias.copy_(init.normal(shape, self.noise, generator=generator))
 
     def forward(self, h: Tensor, *, collect_stats: bool = False) -> Streams:
-        """``h [..., C]`` to :class:`Streams`; ``collect_stats`` makes every site append its sums."""
+        """``h [..., C]`` to :class:`Streams`; ``collect_stats``: sites append their sums."""
         x = ops.expand(h, self.n_streams, scale=self.scale, bias=self.bias)
         if not collect_stats:
             return Streams(x)
         size = ops.stream_stats_size(self.n_streams)
-        return Streams(
-            x, stats=torch.zeros(0, size, dtype=torch.float64, device=x.device)
-        )
+        return Streams(x, stats=torch.zeros(0, size, dtype=torch.float64, device=x.device))
 
     def extra_repr(self) -> str:
         text = f"n_streams={self.n_streams}, width={self.width}, scheme={self.scheme!r}"
@@ -116,7 +108,7 @@ class ReduceStreams(FullPrecisionModule):
         ``"weighted"``  ``sum_i w_i x_i`` with ``w = sigmoid(alpha phi rms_norm(x) + bias) + 1e-6``
                         per token (DeepSeek-V4's head). Parameters ``phi [n, n C]`` (initially 0),
                         ``alpha [1]`` (1), ``bias [n]`` (0); float32 whatever the model is cast to.
-    norm : module applied to each stream (``norm_position="before"``) or to the result (``"after"``).
+    norm : module applied to each stream (``norm_position="before"``) or the result (``"after"``).
         The weights of ``"weighted"`` come from the streams before any norm.
     """
 
@@ -144,11 +136,7 @@ class ReduceStreams(FullPrecisionModule):
         self.norm = norm
         self.norm_position = norm_position
         factory: dict[str, Any] = {"device": device, "dtype": full_precision(dtype)}
-        shapes = {
-            "phi": (n_streams, n_streams * width),
-            "alpha": (1,),
-            "bias": (n_streams,),
-        }
+        shapes = {"phi": (n_streams, n_streams * width), "alpha": (1,), "bias": (n_streams,)}
         for name, shape in shapes.items():
             weighted = scheme == "weighted"
             value = nn.Parameter(torch.empty(shape, **factory)) if weighted else None
@@ -184,7 +172,5 @@ class ReduceStreams(FullPrecisionModule):
         return h
 
     def extra_repr(self) -> str:
-        position = (
-            "" if self.norm is None else f", norm_position={self.norm_position!r}"
-        )
+        position = "" if self.norm is None else f", norm_position={self.norm_position!r}"
         return f"n_streams={self.n_streams}, width={self.width}, scheme={self.scheme!r}{position}"

@@ -11,11 +11,7 @@ from torch import Tensor, nn
 
 def full_precision(dtype: torch.dtype | None) -> torch.dtype:
     """float64 for float64 (the default dtype where None), float32 for everything else."""
-    return (
-        torch.float64
-        if (dtype or torch.get_default_dtype()) == torch.float64
-        else torch.float32
-    )
+    return torch.float64 if (dtype or torch.get_default_dtype()) == torch.float64 else torch.float32
 
 
 class FullPrecisionModule(nn.Module):
@@ -29,10 +25,7 @@ class FullPrecisionModule(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         def keep(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
-            if tensor.is_floating_point() and moved.dtype not in (
-                torch.float32,
-                torch.float64,
-            ):
+            if tensor.is_floating_point() and moved.dtype not in (torch.float32, torch.float64):
                 return tensor.to(moved.device)
             return moved
 

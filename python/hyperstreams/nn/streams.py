@@ -13,9 +13,9 @@ from .. import ops
 class Streams(NamedTuple):
     """Streams ``x [..., n, C]`` and the pending mix and write of the last site.
 
-    The state is ``h_res x + h_post y`` (:attr:`tensor`); the next site computes it together with its
-    own read. ``y=None``: nothing is pending. ``h_res=None``: the identity mixer. ``stats``: None, or
-    a float64 tensor ``[sites so far, ops.stream_stats_size(n)]`` to which each site appends a row.
+    The state is ``h_res x + h_post y`` (:attr:`tensor`); the next site computes it together with
+    its own read. ``y=None``: nothing is pending. ``h_res=None``: the identity mixer. ``stats``:
+    None, or a float64 tensor ``[sites so far, ops.stream_stats_size(n)]`` that each site extends.
     A handle is immutable; using one twice is correct and computes the pending write twice.
     """
 
