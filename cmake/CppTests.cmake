@@ -1,13 +1,5 @@
 # One GoogleTest program over all tests/cpp/test_*.cpp.
-find_package(GTest QUIET)
-if(NOT GTest_FOUND)
-  include(FetchContent)
-  FetchContent_Declare(googletest
-    URL https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz)
-  set(INSTALL_GTEST OFF)
-  FetchContent_MakeAvailable(googletest)
-endif()
-include(GoogleTest)
+include(FindOrFetchGoogleTest)
 file(GLOB _test_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/tests/cpp/test_*.cpp")
 add_executable(hyperstreams_tests ${_test_sources})
 target_include_directories(hyperstreams_tests PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/tests/cpp")
