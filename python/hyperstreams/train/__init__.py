@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .config import TrainConfig, build_config, load_config
+from .compare import Comparison, run_comparison
+from .config import TrainConfig, build_config, load_config, load_settings
 from .corpus import Corpus, builtin_corpus, text_file_corpus
 from .data import TokenData, open_data, prepare
 from .errors import MissingExtraError, NonFiniteError, RunError
@@ -14,6 +15,7 @@ from .tokenizers import ByteTokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer
 __all__ = [
     "ByteTokenizer",
     "CharTokenizer",
+    "Comparison",
     "Corpus",
     "GPT2Tokenizer",
     "LoadedRun",
@@ -30,9 +32,11 @@ __all__ = [
     "evaluate_all",
     "load_config",
     "load_run",
+    "load_settings",
     "open_data",
     "prepare",
     "read_metrics",
+    "run_comparison",
     "run_training",
     "text_file_corpus",
 ]

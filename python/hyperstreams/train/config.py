@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hyperstreams.models import GPTConfig
+from ..models import GPTConfig
 
 from .errors import RunError
 from .options import convert, field_types, read_toml, unknown_name
+
+
+def setting(default: Any, help: str) -> Any:
+    """A field with a default and the line that ``--help`` shows for it."""
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,40 +31,37 @@ class TrainConfig:
     separately: models that differ in the connection see the same batches.
     """
 
-    out_dir: str | None = None
-    """Run directory; None: a name from the connection, the seed and the settings, under runs/."""
-    seed: int = 0
-    dataset: str = "builtin"
-    """"builtin" (the Python standard library's sources), a text file, or a token folder."""
-    tokenizer: Literal["auto", "byte", "char", "gpt2"] = "auto"
-    """"auto": a token folder's own, bytes for text."""
-    val_fraction: float = 0.1
-    """Last part of a text file that is kept for validation."""
+    out_dir: str | None = setting(None, "run directory (none: a name from the settings, in runs/)")
+    seed: int = setting(0, "determines initial weights and, separately, the order of the data")
+    dataset: str = setting("builtin", "'builtin' (Python's own library), a text file, a token folder")
+    tokenizer: Literal["auto", "byte", "char", "gpt2"] = setting(
+        "auto", "auto: a token folder's own, bytes for text"
+    )
+    val_fraction: float = setting(0.1, "last part of a text file, kept for validation")
 
-    steps: int = 1500
-    batch_size: int = 16
-    accumulation: int = 1
-    """Micro-batches per step."""
-    lr: float = 5e-3
-    min_lr: float | None = None
-    warmup_steps: int = 100
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    grad_clip: float | None = 1.0
-    """Largest gradient norm; None: no clipping."""
-    connection_policy: Literal["no_decay", "paper"] = "no_decay"
-    """Weight decay of the connections' parameters: none, or as in the released code."""
-    connection_lr_multiplier: float = 1.0
+    steps: int = setting(1500, "updates")
+    batch_size: int = setting(16, "windows in a micro-batch")
+    accumulation: int = setting(1, "micro-batches in a step")
+    lr: float = setting(5e-3, "peak learning rate")
+    min_lr: float | None = setting(None, "learning rate of the last step (none: lr / 10)")
+    warmup_steps: int = setting(100, "steps of linear warm-up")
+    weight_decay: float = setting(0.1, "of tensors with two or more dimensions")
+    beta1: float = setting(0.9, "AdamW's decay of the first moment")
+    beta2: float = setting(0.95, "AdamW's decay of the second moment")
+    grad_clip: float | None = setting(1.0, "largest gradient norm (none: no clipping)")
+    connection_policy: Literal["no_decay", "paper"] = setting(
+        "no_decay", "weight decay of connection parameters: none, or as in the released code"
+    )
+    connection_lr_multiplier: float = setting(1.0, "of the connection parameters' learning rate")
 
-    device: str = "cpu"
-    autocast: Literal["none", "bfloat16"] = "none"
-    compile: bool = False
+    device: str = setting("cpu", "cpu, cuda, cuda:1, ...")
+    autocast: Literal["none", "bfloat16"] = setting("none", "precision of the matrix products")
+    compile: bool = setting(False, "run the model through torch.compile")
 
-    log_every: int = 10
-    eval_every: int = 250
-    eval_windows: int = 128
-    checkpoint_every: int = 250
+    log_every: int = setting(10, "steps between training records")
+    eval_every: int = setting(250, "steps between evaluations")
+    eval_windows: int = setting(128, "validation windows, fixed and evenly spaced")
+    checkpoint_every: int = setting(250, "steps between checkpoints")
 
     model: GPTConfig = field(default_factory=GPTConfig)
 
@@ -105,7 +107,7 @@ class TrainConfig:
 
 
 BOOKKEEPING = frozenset(
-    {"out_dir", "log_every", "eval_every", "eval_windows", "checkpoint_every", "vocab_size"}
+    {"out_dir", "log_every", "eval_every", "checkpoint_every", "vocab_size"}
 )
 """Settings that change what is written, not what is learned, and one that follows from the data."""
 
@@ -138,10 +140,10 @@ def build_config(settings: Mapping[str, object]) -> TrainConfig:
     return TrainConfig(model=built, **values)
 
 
-def load_config(
+def load_settings(
     paths: Sequence[str | Path], overrides: Mapping[str, object] | None = None
-) -> TrainConfig:
-    """TOML files stacked left to right, then ``overrides``."""
+) -> dict[str, object]:
+    """Flat settings of TOML files stacked left to right, then ``overrides``; names, types checked."""
     known = known_settings()
     settings: dict[str, object] = {}
     for path in paths:
@@ -155,4 +157,11 @@ def load_config(
     settings.update(overrides or {})
     if "vocab_size" in settings:
         raise RunError("vocab_size follows from the tokenizer; it cannot be set")
-    return build_config(settings)
+    return settings
+
+
+def load_config(
+    paths: Sequence[str | Path], overrides: Mapping[str, object] | None = None
+) -> TrainConfig:
+    """The config of TOML files stacked left to right, then ``overrides``."""
+    return build_config(load_settings(paths, overrides))

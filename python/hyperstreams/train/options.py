@@ -1,4 +1,4 @@
-"""The flat namespace of settings: names, types, TOML files and ``--key value`` overrides.
+"""The flat namespace of settings: names, types and TOML files.
 
 A setting has one name everywhere: in a TOML file, on the command line and in ``config.json``.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -37,7 +37,7 @@ def convert(name: str, hint: Any, value: object) -> object:
             return _convert_one(candidate, value)
         except (TypeError, ValueError):
             continue
-    raise RunError(f"{name}: expected {_describe(hint)}, got {value!r}")
+    raise RunError(f"{name}: expected {describe_type(hint)}, got {value!r}")
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -81,7 +81,8 @@ def _parse(hint: Any, text: str) -> object:
     raise ValueError
 
 
-def _describe(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
+    """A type hint in words, for errors and for ``--help``."""
     names = []
     for option in _alternatives(hint):
         if option is type(None):
@@ -110,27 +111,4 @@ def read_toml(path: str | Path) -> dict[str, object]:
     for key, value in settings.items():
         if isinstance(value, dict):
             raise RunError(f"{path}: [{key}]: settings are one flat namespace, without tables")
-    return settings
-
-
-def parse_overrides(arguments: Sequence[str], known: Mapping[str, Any]) -> dict[str, object]:
-    """``--key value``, ``--key=value`` and bare ``--flag`` for booleans, typed by ``known``."""
-    settings: dict[str, object] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            raise RunError(f"unexpected argument {word!r}; settings are written --key value")
-        name, equals, text = word[2:].partition("=")
-        name = name.replace("-", "_")
-        if name not in known:
-            raise unknown_name("setting", name, known)
-        if not equals:
-            if known[name] is bool and (not rest or rest[0].startswith("--")):
-                text = "true"
-            elif rest:
-                text = rest.pop(0)
-            else:
-                raise RunError(f"--{name}: expected a value")
-        settings[name] = convert(name, known[name], text)
     return settings

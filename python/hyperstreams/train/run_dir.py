@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
-from hyperstreams.models import GPT
+from ..models import GPT
 
 from .atomic import write_json, write_text
 from .checkpoint import find_checkpoint, load_state, load_weights

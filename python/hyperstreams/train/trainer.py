@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from hyperstreams.models import GPT
+from ..models import GPT
 
 from .blame import first_nonfinite_module
 from .config import TrainConfig
