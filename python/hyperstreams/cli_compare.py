@@ -55,9 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         on_run=None if namespace.quiet else report,
     )
     if comparison.interrupted is not None:
-        print(
-            f"stopped by {comparison.interrupted}; the same command continues", file=sys.stderr
-        )
+        print(f"stopped by {comparison.interrupted}; the same command continues", file=sys.stderr)
         return 128 + signal.Signals[comparison.interrupted].value
     print(format_table(comparison.rows), end="")
     print(f"written: {namespace.out}/compare.json, compare.csv, compare.md")
@@ -69,7 +67,9 @@ def parse_seeds(text: str) -> list[int]:
     try:
         numbers = [int(word) for word in text.split(",")]
     except ValueError as error:
-        raise RunError(f"--seeds: expected a count or a comma-separated list, got {text!r}") from error
+        raise RunError(
+            f"--seeds: expected a count or a comma-separated list, got {text!r}"
+        ) from error
     return numbers if "," in text else list(range(numbers[0]))
 
 

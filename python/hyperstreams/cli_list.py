@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .cli_settings import Parser
+from .train.compare import SHORTHANDS
 
 
 def _connections() -> dict[str, str]:
     from .nn import CONNECTIONS
 
-    residual = {"residual": "h + branch(h), no streams"}
-    return {**residual, **{name: f"mixer {c.mixer}" for name, c in CONNECTIONS.items()}}
+    return {name: connection.paper for name, connection in CONNECTIONS.items()}
 
 
 def _mixers() -> dict[str, str]:
@@ -23,7 +23,8 @@ def _mixers() -> dict[str, str]:
 def _expansions() -> dict[str, str]:
     from .init import EXPANSION_SCHEMES
 
-    return dict.fromkeys(EXPANSION_SCHEMES, "")
+    shorthands = {str(s["expand"]): f"compare: CONNECTION+{name}" for name, s in SHORTHANDS.items()}
+    return {name: shorthands.get(name, "") for name in EXPANSION_SCHEMES}
 
 
 def _presets() -> dict[str, str]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from ..models import GPT
 from ..nn import Connection
-
 from .atomic import write_text
 from .config import build_config, known_settings
 from .environment import describe_environment
@@ -27,7 +26,7 @@ SHORTHANDS: dict[str, dict[str, object]] = {
     "embedding": {"expand": "embedding"},
     "noise": {"expand": "noise"},
 }
-"""What may follow a ``+`` in a specification beside ``key=value``. ``lss``: Learned Stream Scaling."""
+"""What may follow a ``+`` beside ``key=value``. ``lss``: Learned Stream Scaling."""
 
 Measure = Callable[[LoadedRun], Mapping[str, float]]
 
@@ -36,10 +35,10 @@ Measure = Callable[[LoadedRun], Mapping[str, float]]
 class Comparison:
     """One row per specification, and everything needed to make the runs again.
 
-    ``rows`` are JSON-able. ``loss_mean`` and ``loss_spread`` (sample standard deviation; None for one
-    seed) are over seeds, in nats per token on the fixed validation windows. ``difference_mean`` and
-    ``difference_spread`` are of the loss minus the first row's with the same seed. ``interrupted``
-    names the signal that ended the comparison early.
+    ``rows`` are JSON-able. ``loss_mean`` and ``loss_spread`` (sample standard deviation; None for
+    one seed) are over seeds, in nats per token on the fixed validation windows.
+    ``difference_mean`` and ``difference_spread`` are of the loss minus the first row's with the
+    same seed. ``interrupted`` names the signal that ended the comparison early.
     """
 
     rows: list[dict[str, Any]]
@@ -83,10 +82,10 @@ def run_comparison(
     """Train every specification with every seed, or reuse the run that is there, and tabulate.
 
     A run lives in ``out_dir/runs`` under a name with the hash of its settings: a finished one is
-    reused, an interrupted one is continued. ``measure`` adds columns of its own, computed from each
-    trained run; a name that it gives for no run of a row is None there. ``on_run`` is called with
-    specification, seed and summary as each run is done. Writes ``compare.json``, ``compare.csv`` and
-    ``compare.md`` into ``out_dir``, except after an interruption.
+    reused, an interrupted one is continued. ``measure`` adds columns of its own, computed from
+    each trained run; a name that it gives for no run of a row is None there. ``on_run`` is called
+    with specification, seed and summary as each run is done. Writes ``compare.json``,
+    ``compare.csv`` and ``compare.md`` into ``out_dir``, except after an interruption.
 
     All specifications are checked before the first run begins.
     """
@@ -94,7 +93,9 @@ def run_comparison(
         raise RunError("compare: expected at least one connection and one seed")
     for name, values in (("connections", specs), ("seeds", seeds)):
         if len(set(values)) != len(values):
-            raise RunError(f"compare: {name}: expected each once, got {', '.join(map(str, values))}")
+            raise RunError(
+                f"compare: {name}: expected each once, got {', '.join(map(str, values))}"
+            )
     out = Path(out_dir)
     configs = {
         (spec, seed): build_config({**settings, **parse_spec(spec), "seed": seed})
@@ -116,7 +117,10 @@ def run_comparison(
         runs[spec, seed] = (summary, extra)
         if on_run is not None:
             on_run(spec, seed, summary)
-    rows = [_row(spec, [runs[spec, s] for s in seeds], [runs[specs[0], s] for s in seeds]) for spec in specs]
+    rows = [
+        _row(spec, [runs[spec, s] for s in seeds], [runs[specs[0], s] for s in seeds])
+        for spec in specs
+    ]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     rows = [{column: row.get(column) for column in columns} for row in rows]
     comparison = Comparison(rows, dict(settings), list(seeds))
@@ -210,7 +214,9 @@ def format_table(rows: Sequence[Mapping[str, Any]], *, markdown: bool = False) -
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     lines = [_line(header, widths, markdown), *(_line(row, widths, markdown) for row in cells)]
     if markdown:
-        rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+        rule = [
+            "-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)
+        ]
         lines.insert(1, _line(rule, widths, markdown))
     return "\n".join(lines) + "\n"
 

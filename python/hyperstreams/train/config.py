@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..models import GPTConfig
-
 from .errors import RunError
 from .options import convert, field_types, read_toml, unknown_name
 
@@ -33,7 +32,9 @@ class TrainConfig:
 
     out_dir: str | None = setting(None, "run directory (none: a name from the settings, in runs/)")
     seed: int = setting(0, "determines initial weights and, separately, the order of the data")
-    dataset: str = setting("builtin", "'builtin' (Python's own library), a text file, a token folder")
+    dataset: str = setting(
+        "builtin", "'builtin' (Python's own library), a text file, a token folder"
+    )
     tokenizer: Literal["auto", "byte", "char", "gpt2"] = setting(
         "auto", "auto: a token folder's own, bytes for text"
     )
@@ -106,9 +107,7 @@ class TrainConfig:
         return dataclasses.replace(self, model=model)
 
 
-BOOKKEEPING = frozenset(
-    {"out_dir", "log_every", "eval_every", "checkpoint_every", "vocab_size"}
-)
+BOOKKEEPING = frozenset({"out_dir", "log_every", "eval_every", "checkpoint_every", "vocab_size"})
 """Settings that change what is written, not what is learned, and one that follows from the data."""
 
 
@@ -143,7 +142,7 @@ def build_config(settings: Mapping[str, object]) -> TrainConfig:
 def load_settings(
     paths: Sequence[str | Path], overrides: Mapping[str, object] | None = None
 ) -> dict[str, object]:
-    """Flat settings of TOML files stacked left to right, then ``overrides``; names, types checked."""
+    """Flat settings of TOML files stacked left to right, then ``overrides``; names checked."""
     known = known_settings()
     settings: dict[str, object] = {}
     for path in paths:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..models import GPT
-
 from .atomic import write_json, write_text
 from .checkpoint import find_checkpoint, load_state, load_weights
 from .config import BOOKKEEPING, TrainConfig, build_config

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..models import GPT
-
 from .blame import first_nonfinite_module
 from .config import TrainConfig
 from .data import TokenData, derive_seed
