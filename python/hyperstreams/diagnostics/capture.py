@@ -1,7 +1,7 @@
 """Run a trained model over batches and accumulate its stream statistics.
 
 The numbers are outputs of the model's own forward (``collect_stats=True``), so that they survive
-``torch.compile`` and describe exactly the module that trains; no hook and no second copy of the maths.
+``torch.compile`` and describe exactly the module that trains: no hook, no second copy of the maths.
 """
 
 from __future__ import annotations
@@ -173,9 +173,9 @@ def capture(
     """Statistics of ``model`` over ``batches`` of ``(tokens,)`` or ``(tokens, targets)``.
 
     ``model(tokens, targets, collect_stats=True) -> (logits, loss, stats)`` with ``site_names`` and
-    ``config.n_streams``, as :class:`hyperstreams.models.GPT` has, compiled or not. The model runs in
-    evaluation mode without gradients and is put back into its mode. Sums stay on the device as
-    float64 until the end: nothing waits for the host between batches.
+    ``config.n_streams``, as :class:`hyperstreams.models.GPT` has, compiled or not. It runs in
+    evaluation mode without gradients and is put back into its mode. Sums stay on the device until
+    the end: nothing waits for the host between batches.
     """
     device = next(model.parameters()).device
     training = model.training

@@ -1,7 +1,7 @@
-"""The streams as vectors: norms, cosines, differential energy, curvature. Pure functions of tensors.
+"""The streams as vectors, in pure functions: norms, cosines, differential energy, curvature.
 
-Most follow from the extended Gram matrix ``G = V V'``, ``V = [x_0 .. x_{n-1}; y]``, of one token, so
-that a capture needs no second pass over the width.
+Most follow from the extended Gram matrix ``G = V V'``, ``V = [x_0 .. x_{n-1}; y]``, of one token,
+so that a capture needs no second pass over the width.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def extended_gram(x: Tensor, y: Tensor) -> Tensor:
-    """Inner products of the streams and the branch output: ``[..., n, C], [..., C] -> [..., n+1, n+1]``."""
+    """Inner products of streams and branch output: ``[..., n, C], [..., C] -> [..., n+1, n+1]``."""
     rows = torch.cat([x, y.unsqueeze(-2)], dim=-2)
     return rows @ rows.transpose(-1, -2)
 
@@ -32,7 +32,7 @@ def stream_norm(gram: Tensor) -> Tensor:
 
 
 def norm_share(norm: Tensor) -> Tensor:
-    """``|x_i| / sum_r |x_r|`` (D14) over the last axis; 1/n for copies. Zero streams only: zeros."""
+    """``|x_i| / sum_r |x_r|`` (D14) over the last axis; 1/n for copies. All zero: zeros."""
     total = norm.sum(dim=-1, keepdim=True)
     return torch.where(total == 0, 0.0, norm / torch.where(total == 0, 1.0, total))
 
@@ -40,8 +40,8 @@ def norm_share(norm: Tensor) -> Tensor:
 def stream_cosine(gram: Tensor) -> Tensor:
     """``cos(x_i, x_r)`` of one token (D16): ``[..., m, m] -> [..., m, m]``.
 
-    1 for replicated streams (site L0a without stream scaling), 0 for orthogonal ones. Learned Stream
-    Scaling starts at 0.993 (n = 4, C = 768). Pairs with a zero stream give 0.
+    1 for replicated streams (site L0a without stream scaling), 0 for orthogonal ones. Learned
+    Stream Scaling starts at 0.993 (n = 4, C = 768). Pairs with a zero stream give 0.
     """
     norm = stream_norm(gram)
     scale = norm.unsqueeze(-1) * norm.unsqueeze(-2)
@@ -51,8 +51,8 @@ def stream_cosine(gram: Tensor) -> Tensor:
 def centred_cosine(x: Tensor) -> Tensor:
     """Cosine between streams after subtracting each stream's token mean (D16).
 
-    ``x [tokens..., n, C] -> [n, n]``, averaged over tokens. Unlike :func:`stream_cosine` it does not
-    see a vector that all tokens share.
+    ``x [tokens..., n, C] -> [n, n]``, averaged over tokens. Unlike :func:`stream_cosine` it does
+    not see a vector that all tokens share.
     """
     tokens = x.reshape(-1, *x.shape[-2:])
     centred = tokens - tokens.mean(dim=0)
@@ -72,7 +72,7 @@ def differential_energy(gram: Tensor) -> Tensor:
 
 
 def _mean_angle(v: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean angle between ``v[..., t, :, :]`` and its successor per stream, and the pairs counted."""
+    """Mean angle between ``v[..., t, :, :]`` and its successor per stream; pairs counted."""
     norm = v.norm(dim=-1)
     scale = norm[..., :-1, :] * norm[..., 1:, :]
     counted = scale > 0
@@ -86,7 +86,7 @@ def _mean_angle(v: Tensor) -> tuple[Tensor, Tensor]:
 def token_curvature(x: Tensor, *, step: int = 1) -> tuple[Tensor, Tensor]:
     """Mean angle in radians between successive differences along the tokens (D15).
 
-    ``v_t = x_{t+step} - x_t``; angle between ``v_t`` and ``v_{t+step}``. ``x [..., T, n, C] -> [n]``
+    ``v_t = x_{t+step} - x_t``; angle of ``v_t`` and ``v_{t+step}``. ``x [..., T, n, C] -> [n]``
     and the number of angles counted; zero-length steps are skipped, not called 90 degrees.
     Invariant to scale, shift and rotation. Straight line 0; independent tokens 120 degrees; random
     walk 90; AR(1) with coefficient rho ``arccos(-(1 - rho) / 2)``. No count: nan.

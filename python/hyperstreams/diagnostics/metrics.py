@@ -186,7 +186,7 @@ def identity_distance(h_res: Tensor) -> Tensor:
 
 
 def permutation_distance(h_res: Tensor) -> Tensor:
-    """``min_P |H_res - P|_F / sqrt(2 n)`` over permutation matrices P (D6): ``[..., n, n] -> [...]``.
+    """``min_P |H_res - P|_F / sqrt(2 n)`` over permutations P (D6): ``[..., n, n] -> [...]``.
 
     0 for every permutation matrix: tells relabelling of streams from averaging. The assignment is
     exact, by dynamic programming over the ``2**n`` subsets of sources.
@@ -210,8 +210,8 @@ def token_variation(mean: Tensor, mean_square: Tensor) -> Tensor:
     """``E|R - Rbar|**2 / E|Rbar - I|**2`` from the moments of ``R = H_res`` (D6t).
 
     ``mean, mean_square [..., n, n]`` are the token means of R and of R squared elementwise.
-    0 for a static mixer; small where the mixing is the same for every token. A mixer that is exactly
-    the identity on average and does not vary gives 0, one that varies around it infinity.
+    0 for a static mixer; small where the mixing is the same for every token. A mixer that
+    is always the identity gives 0, one that varies around it infinity.
     """
     eye = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
     variance = (mean_square - mean.square()).clamp_min(0.0).sum(dim=(-2, -1))

@@ -19,7 +19,7 @@ Axes = Literal["site", "site,stream", "site,destination,source", "site,stream,ot
 class Quantity:
     """One named diagnostic of a capture.
 
-    ``compute(capture)`` gives ``[rows, ...]`` float64. ``rows`` says what a row is: a ``"site"`` (the
+    ``compute(capture)`` gives ``[rows, ...]`` float64. ``rows`` says what one is: a ``"site"`` (the
     coefficients used there) or a ``"state"`` (before each site, then at the readout).
     """
 

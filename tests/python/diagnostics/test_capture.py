@@ -1,4 +1,4 @@
-"""Capture: sums are mergeable, exact, and the quantities made of them match per-token computation."""
+"""Capture: sums merge exactly, and the quantities made of them match per-token computation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from hyperstreams import ops
 from hyperstreams.diagnostics import QUANTITIES, Capture, capture, geometry, metrics, quantity
+from torch import Tensor, nn
 
 N, WIDTH, SITES = 3, 6, 4
 
@@ -42,7 +41,9 @@ class Stack(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None, *, collect_stats: bool = False
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        assert collect_stats and not self.training and not torch.is_grad_enabled()
+        assert collect_stats
+        assert not self.training
+        assert not torch.is_grad_enabled()
         sites, x = self.trace(tokens)
         stats = []
         for site in sites:
@@ -64,7 +65,8 @@ def test_counts_names_and_mode() -> None:
     result = capture(model, batches(), details={"seed": 7})
     assert result.tokens == 4 * 2 * 9
     assert result.state_names == ("L0a", "L0m", "L1a", "L1m", "readout")
-    assert result.details == {"seed": 7} and result.batches == 4
+    assert result.details == {"seed": 7}
+    assert result.batches == 4
     assert model.training
     with pytest.raises(ValueError, match="capture: batches: expected at least one"):
         capture(model, [])
@@ -91,8 +93,11 @@ def test_quantities_equal_their_per_token_definitions() -> None:
         sites, _ = model.trace(torch.cat([tokens for tokens, _ in data]))
     for k, site in enumerate(sites[:-1]):
         x, y, p, q, r = (site[key] for key in ("x", "y", "h_pre", "h_post", "h_res"))
-        assert x is not None and y is not None and p is not None
-        assert q is not None and r is not None
+        assert x is not None
+        assert y is not None
+        assert p is not None
+        assert q is not None
+        assert r is not None
         gram = geometry.extended_gram(x, y).flatten(0, 1)
         norm = geometry.stream_norm(gram)[:, :N]
         p, q, r = p.flatten(0, 1), q.flatten(0, 1), r.flatten(0, 1)
@@ -127,7 +132,8 @@ def test_every_quantity_has_its_shape() -> None:
         value = quantity(name, result)
         rows = SITES + (q.rows == "state")
         shape = [rows, *(sizes[axis] for axis in q.axes.split(",")[1:])]
-        assert list(value.shape) == shape and value.isfinite().all(), name
+        assert list(value.shape) == shape, name
+        assert value.isfinite().all(), name
         assert len(q.row_names(result)) == rows
     with pytest.raises(ValueError, match="quantity: name: expected one of read_share"):
         quantity("collapse", result)
@@ -139,7 +145,8 @@ def test_saved_captures_come_back_bit_for_bit(tmp_path: Path, suffix: str) -> No
     assert result.loss.isnan().all()
     result.save(tmp_path / f"capture{suffix}")
     back = Capture.load(tmp_path / f"capture{suffix}")
-    assert torch.equal(back.sums, result.sums) and back.loss.isnan().all()
+    assert torch.equal(back.sums, result.sums)
+    assert back.loss.isnan().all()
     assert (back.site_names, back.details) == (result.site_names, result.details)
     with pytest.raises(ValueError, match=r"expected \.json or \.npz"):
         result.save(tmp_path / "capture.pt")
@@ -152,7 +159,7 @@ def test_bad_captures_are_refused() -> None:
     with pytest.raises(ValueError, match="Capture: loss: expected one value per batch"):
         Capture(result.sums, N, result.site_names, result.loss[:-1])
     other = Capture(result.sums, N, ("a", "b", "c", "d"), result.loss)
-    with pytest.raises(ValueError, match="Capture.merge: expected 3 streams"):
+    with pytest.raises(ValueError, match=r"Capture\.merge: expected 3 streams"):
         result.merge(other)
     with pytest.raises(ValueError, match="Capture: field: expected one of"):
         result.total("h_mix")

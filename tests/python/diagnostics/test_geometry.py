@@ -1,4 +1,4 @@
-"""Sanity properties of norms, cosines and curvature, and the Gram chain of a whole stack of sites."""
+"""Sanity properties of norms, cosines and curvature; the Gram chain of a stack of sites."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
-
 from hyperstreams.diagnostics import geometry
 from hyperstreams.ops import mix_write
+from torch import Tensor
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -38,9 +37,8 @@ def test_norms() -> None:
     x, y = randn(5, 4, 9), randn(5, 9, seed=1)
     gram = geometry.extended_gram(x, y)
     norm = geometry.stream_norm(gram)
-    assert torch.allclose(norm[:, :4], x.norm(dim=-1)) and torch.allclose(
-        norm[:, 4], y.norm(dim=-1)
-    )
+    assert torch.allclose(norm[:, :4], x.norm(dim=-1))
+    assert torch.allclose(norm[:, 4], y.norm(dim=-1))
     assert torch.allclose(geometry.stream_norm(9 * gram), 3 * norm)
     assert torch.allclose(geometry.norm_share(torch.full((4,), 7.0)), torch.full((4,), 0.25))
     assert torch.equal(geometry.norm_share(torch.zeros(4)), torch.zeros(4))

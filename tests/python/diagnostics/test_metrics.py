@@ -7,9 +7,8 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
-
 from hyperstreams.diagnostics import metrics
+from torch import Tensor
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -53,7 +52,7 @@ def test_both_averages_agree_only_for_token_independent_coefficients() -> None:
         metrics.mean_share(tokens, average="median")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("n, largest, effective", [(2, 0.731, 1.79), (4, 0.475, 3.555)])
+@pytest.mark.parametrize(("n", "largest", "effective"), [(2, 0.731, 1.79), (4, 0.475, 3.555)])
 def test_initial_share_of_the_published_designation(
     n: int, largest: float, effective: float
 ) -> None:
@@ -147,7 +146,7 @@ def test_persistence_of_planted_leaders() -> None:
     assert torch.equal(metrics.persistence(pi[:, order]), metrics.persistence(pi))
 
 
-@pytest.mark.parametrize("n, mean", [(2, 0.58), (4, 0.36), (8, 0.24), (16, 0.17)])
+@pytest.mark.parametrize(("n", "mean"), [(2, 0.58), (4, 0.36), (8, 0.24), (16, 0.17)])
 def test_persistence_null_matches_the_known_means(n: int, mean: float) -> None:
     probability = metrics.persistence_null(n, 24)
     assert probability.sum().item() == pytest.approx(1.0)
@@ -178,7 +177,8 @@ def test_switch_rate() -> None:
 
 def test_off_diagonal_mass_and_identity_distance() -> None:
     eye, mean = torch.eye(4).double(), torch.full((4, 4), 0.25).double()
-    assert metrics.off_diagonal_mass(eye) == 0 and metrics.identity_distance(eye) == 0
+    assert metrics.off_diagonal_mass(eye) == 0
+    assert metrics.identity_distance(eye) == 0
     assert metrics.off_diagonal_mass(mean).item() == pytest.approx(0.75)
     assert metrics.identity_distance(eye.roll(1, 0)).item() == pytest.approx(1.0)
     r = torch.rand(5, 4, 4, generator=generator()).double()

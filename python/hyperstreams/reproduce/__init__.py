@@ -1,0 +1,1 @@
+"""Commands that make figures and reports from training runs."""

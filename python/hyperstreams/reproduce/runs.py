@@ -1,0 +1,172 @@
+"""A finished run as the figures see it: captures, trained and at initialisation, and records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..diagnostics import Capture, capture
+from ..train import LoadedRun, RunError, load_run, read_metrics
+from ..train.checkpoint import find_checkpoint
+from ..train.trainer import build_model
+
+CAPTURE_BATCHES = 8
+CAPTURE_BATCH_SIZE = 16
+
+NAMES = {
+    "residual": "residual",
+    "hc_static": "HC static",
+    "hc": "HC",
+    "mhc": "mHC",
+    "mhc_lite": "mHC-lite",
+    "identity": "iHC",
+}
+EXPANSIONS = {"learned_scale": "LSS", "embedding": "stream embedding", "noise": "noise"}
+
+
+def describe(settings: dict[str, Any]) -> str:
+    """Short name of a run's model: ``mHC-lite + LSS``."""
+    connection, expand = settings["connection"], settings["expand"]
+    name = NAMES.get(connection, connection)
+    if connection == "residual" or expand == "replicate":
+        return name
+    return f"{name} + {EXPANSIONS.get(expand, expand)}"
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class CapturedRun:
+    """One run directory, loaded. Captures are made on first use and kept in the run directory."""
+
+    path: Path
+    label: str
+    loaded: LoadedRun
+    checkpoint_sha256: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.loaded.config.flat()
+
+    @property
+    def connection(self) -> str:
+        return self.loaded.config.model.connection
+
+    @property
+    def seed(self) -> int:
+        return self.loaded.config.seed
+
+    @property
+    def has_streams(self) -> bool:
+        """False for the plain residual, which has neither mixers nor shares."""
+        return self.connection != "residual"
+
+    @property
+    def replicated(self) -> bool:
+        """Whether the streams start as copies: then the first site's mixer has no effect."""
+        return self.loaded.config.model.expand == "replicate"
+
+    @property
+    def bytes_per_token(self) -> float:
+        return self.loaded.data.val_bytes_per_token
+
+    @cached_property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The evaluations of the log, step 0 first."""
+        return read_metrics(self.path, "eval")
+
+    @cached_property
+    def training_records(self) -> list[dict[str, Any]]:
+        return read_metrics(self.path, "train")
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        return dict(json.loads((self.path / "environment.json").read_text(encoding="utf-8")))
+
+    @cached_property
+    def trained(self) -> Capture:
+        return self._capture("trained")
+
+    @cached_property
+    def initial(self) -> Capture:
+        """The same config built anew from the same seed, on the same batches."""
+        return self._capture("initial")
+
+    def _capture(self, phase: str) -> Capture:
+        if not self.has_streams:
+            raise RunError(f"{self.path}: connection 'residual' has no streams to capture")
+        identity = f"{self.checkpoint_sha256}:{self.loaded.data.sha256}:{CAPTURE_BATCHES}"
+        key = hashlib.sha256(f"{identity}:{CAPTURE_BATCH_SIZE}".encode()).hexdigest()[:12]
+        path = self.path / "captures" / f"{phase}-{key}.json"
+        if path.exists():
+            try:
+                return Capture.load(path)
+            except ValueError:
+                path.unlink()
+        model = self.loaded.model if phase == "trained" else build_model(self.loaded.config)
+        batches = self.loaded.data.eval_batches(
+            CAPTURE_BATCH_SIZE, CAPTURE_BATCHES * CAPTURE_BATCH_SIZE
+        )
+        result = capture(
+            model,
+            batches,
+            details={
+                "phase": phase,
+                "step": self.loaded.step if phase == "trained" else 0,
+                "split": "validation, fixed windows at even distances",
+                "seed": self.seed,
+                "checkpoint_sha256": self.checkpoint_sha256,
+                "orientation": "h_res[destination, source]",
+            },
+        )
+        path.parent.mkdir(exist_ok=True)
+        result.save(path)
+        return result
+
+    def record(self) -> dict[str, Any]:
+        """What identifies this run in a figure's JSON."""
+        model = self.loaded.model
+        return {
+            "label": self.label,
+            "run_dir": str(self.path),
+            "step": self.loaded.step,
+            "seed": self.seed,
+            "config": self.settings,
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "data_sha256": self.loaded.data.sha256,
+            "designated_streams": [
+                int(buffer.item())
+                for name, buffer in model.named_buffers()
+                if name.endswith("designated_stream")
+            ],
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "environment": self.environment,
+        }
+
+
+def open_runs(paths: Sequence[str | Path]) -> list[CapturedRun]:
+    """Load run directories. Labels name the model, and the seed or folder where models repeat."""
+    loaded = [load_run(path) for path in paths]
+    names = [describe(run.config.flat()) for run in loaded]
+    seeded = [f"{name}, seed {run.config.seed}" for name, run in zip(names, loaded, strict=True)]
+    runs = []
+    for name, with_seed, run in zip(names, seeded, loaded, strict=True):
+        label = name if names.count(name) == 1 else with_seed
+        if seeded.count(with_seed) > 1:
+            label = f"{with_seed} ({run.out_dir.name})"
+        checkpoint = find_checkpoint(run.out_dir)
+        assert checkpoint is not None  # load_run has just read it
+        runs.append(CapturedRun(run.out_dir, label, run, sha256(checkpoint / "model.safetensors")))
+    return runs
