@@ -47,9 +47,10 @@ FIGURES: dict[str, FigureSpec] = {
             "arXiv 2606.03483, figure 1, at small scale",
             "Each square is H_res averaged over tokens: how much of a source stream (column) goes "
             "into a destination (row). White is 1/n, what plain averaging would give; a red "
-            "diagonal on blue is the identity. Compare trained with initial: these mixers start near "
-            "the identity. On the right, the off-diagonal mass of every site, with its initial value "
-            "dashed and full averaging dotted.",
+            "diagonal on blue is the identity. Compare trained with initial: these mixers "
+            "start near the identity. On the right, the off-diagonal mass of every site, "
+            "with its initial value dashed and full averaging dotted; grey where it has no effect: "
+            "copies of one stream are mixed into the same copies, whatever the mixer.",
             mixers.DEFINITIONS,
             mixers.draw,
             mixers.rows,
@@ -76,8 +77,8 @@ FIGURES: dict[str, FigureSpec] = {
             "share and cosine are ours)",
             "One line per stream, the stream with the largest mean write share thicker; dashed "
             "with a grey band (smallest to largest stream): the model at initialisation. Streams "
-            "that part from the dashed line have grown apart in norm; a falling cosine says that they "
-            "hold different directions. A stream with a large norm does not dominate the logits "
+            "that part from the dashed line have grown apart in norm; a falling cosine says that "
+            "they hold different directions. A stream with a large norm does not dominate the logits "
             "where the readout normalises every stream.",
             states.definitions(states.IMBALANCE_PANELS),
             states.draw_imbalance,

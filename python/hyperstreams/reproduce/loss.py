@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TITLE = "Loss curves"
 DEFINITIONS = {
     "validation": "mean loss in nats per byte on fixed validation windows, the same for every run",
-    "last part": "the same, from the step at which 60 % of the training is left out",
+    "enlarged": "the same, without the first 40 % of the steps",
 }
 ZOOM = 0.4
 
@@ -56,11 +56,10 @@ def draw(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
         color=style.REFERENCE,
         lw=1.0,
         ls=(0, (4, 2)),
-        label="at initialisation",
+        label="at initialisation (mean of runs)",
     )
     whole.set_ylabel("validation loss (nats per byte)")
     whole.set_title("whole run")
-    whole.set_ylim(bottom=0)
     last = max(series(run)[0][-1] for run in runs)
     draw_loss(late, runs, first_step=int(ZOOM * last))
     late.set_title(f"from {ZOOM:.0%} of the steps, enlarged")

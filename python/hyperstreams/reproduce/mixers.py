@@ -42,6 +42,13 @@ def mixer_norm(values: Any, n: int) -> Any:
     )
 
 
+def mixer_colours() -> Any:
+    """Diverging blue, white, red without the darkest ends, so that printed entries stay legible."""
+    colors = import_module("matplotlib.colors")
+    shades = import_module("matplotlib").colormaps["RdBu_r"](numpy.linspace(0.1, 0.9, 256))
+    return colors.ListedColormap(shades, name="mixer")
+
+
 def entry(value: float) -> str:
     """A mixer entry in a cell: three decimals without the leading zero; small ones as a power."""
     if value != 0 and abs(value) < 5e-4:
@@ -55,7 +62,7 @@ def draw_mixer(ax: Axes, capture: Capture, site: str, norm: Any) -> Axes:
     """One heat map of the mean ``h_res[destination, source]`` with its entries printed."""
     values = capture.mean("h_res")[capture.site_names.index(site)].numpy()
     n = capture.n_streams
-    image = ax.imshow(values, cmap="RdBu_r", norm=norm)
+    image = ax.imshow(values, cmap=mixer_colours(), norm=norm)
     names = [f"s{s}" for s in range(n)]
     ax.set_xticks(range(n), names)
     ax.set_yticks(range(n), names)
@@ -95,14 +102,14 @@ def draw_off_diagonal(ax: Axes, run: CapturedRun) -> Axes:
     ax.axhline(averaging, color=style.FAINT, lw=0.9, ls=":", label="full averaging")
     style.site_axis(ax, names)
     if run.replicated:
-        style.grey_out(ax, 0, "no effect: streams are equal")
+        style.grey_out(ax, 0, "no effect")
     return ax
 
 
 def draw(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
     """A row per run: both sites at initialisation and trained, then the off-diagonal mass."""
     axes = figure.subplots(
-        len(runs), 5, squeeze=False, gridspec_kw={"width_ratios": [1, 1, 1, 1, 1.75]}
+        len(runs), 5, squeeze=False, gridspec_kw={"width_ratios": [1, 1, 1, 1, 1.9]}
     )
     for row, run in zip(axes, runs, strict=True):
         sites = shown_sites(run.trained)
@@ -116,6 +123,9 @@ def draw(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
         row[0].set_ylabel(f"{run.label}\n\ndestination", fontweight="bold")
         for ax in row[:4]:
             ax.set_xlabel("source", labelpad=1)
+        bar = figure.colorbar(row[3].images[0], ax=row[:4], shrink=0.85, pad=0.01, fraction=0.03)
+        bar.set_ticks([0, 1 / run.trained.n_streams, 1], labels=["0", "1/n", "1"])
+        bar.outline.set_visible(False)
         draw_off_diagonal(row[4], run)
         row[4].set_title("off-diagonal mass")
     axes[0, 4].legend(loc="upper right", fontsize=6.2, handlelength=1.6)
@@ -133,4 +143,4 @@ def rows(runs: Sequence[CapturedRun]) -> list[Row]:
 
 
 def size(runs: Sequence[CapturedRun]) -> tuple[float, float]:
-    return style.COLUMN_WIDTH * 1.15, 0.35 + 1.75 * len(runs)
+    return style.COLUMN_WIDTH * 1.15, 0.3 + 1.7 * len(runs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import QUANTITIES, quantity
 from . import style
@@ -42,7 +42,7 @@ def draw_streams(ax: Axes, run: CapturedRun, name: str) -> Axes:
     trained = quantity(name, run.trained).numpy()
     style.initial_line(ax, quantity(name, run.initial).numpy())
     if trained.ndim == 1:
-        ax.plot(range(len(trained)), trained, color=style.INK, marker="o", label="trained")
+        ax.plot(range(len(trained)), trained, color=style.INK, marker="o", label="all pairs")
     else:
         leader = dominant_stream(run)
         for stream in range(trained.shape[1]):
@@ -75,7 +75,7 @@ def draw_imbalance(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
         row[1].set_ylim(min(0.0, low - 0.05), 1.05)
         row[2].set_ylim(bottom=0)
         row[0].set_title(f"{run.label}: norm share")
-    _legend(figure, axes[0, 0])
+    _legend(figure, axes[0])
     return figure
 
 
@@ -89,19 +89,19 @@ def draw_curvature(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
             ax.axhline(null, color=style.FAINT, lw=0.9, ls=":", label="independent tokens")
         row[0].set_ylabel("angle (degrees)")
         row[0].set_title(f"{run.label}: {PANEL_TITLES['curvature']}")
-    _legend(figure, axes[0, 0])
+    _legend(figure, axes[0])
     return figure
 
 
-def _legend(figure: Figure, ax: Axes) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda k: (not labels[k].startswith("s"), labels[k]))
-    figure.legend(
-        [handles[k] for k in order],
-        [labels[k] for k in order],
-        loc="outside lower center",
-        ncols=len(labels),
-    )
+def _legend(figure: Figure, row: Sequence[Axes]) -> None:
+    """One legend for all panels: the streams, then the other lines."""
+    known: dict[str, Any] = {}
+    for ax in row:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            known.setdefault(label, handle)
+    labels = sorted(known, key=lambda label: not label.startswith("s"))
+    handles = [known[label] for label in labels]
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
 
 
 def imbalance_rows(runs: Sequence[CapturedRun]) -> list[Row]:

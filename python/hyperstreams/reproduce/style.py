@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..train.errors import require
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -74,14 +76,8 @@ RC: dict[str, Any] = {
 
 
 def require_matplotlib() -> Any:
-    """matplotlib on a back end that needs no display, or a message that names the extra."""
-    try:
-        matplotlib = import_module("matplotlib")
-    except ImportError as error:
-        raise ImportError(
-            "figures need matplotlib, which is not installed: pip install hyperstreams[plot]"
-        ) from error
-    return matplotlib
+    """matplotlib, or an error that names the extra."""
+    return require("matplotlib", extra="plot", purpose="drawing figures")
 
 
 @contextmanager
@@ -98,7 +94,7 @@ def new_figure(width: float, height: float) -> Figure:
         figsize=(width, height), layout="constrained"
     )
     import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def stream_colour(stream: int) -> str:
@@ -114,7 +110,7 @@ def site_axis(ax: Axes, names: Sequence[str], *, label: str = "site") -> None:
     figure = ax.get_figure()
     assert figure is not None
     width = ax.get_position().width * figure.get_figure(root=True).get_size_inches()[0]
-    room = max(int(width / 0.26), 2)
+    room = max(int(width / 0.2), 2)
     every = -(-len(names) // room)
     places = list(range(0, len(names), every))
     ax.set_xticks(places, [names[k] for k in places])
