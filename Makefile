@@ -8,10 +8,12 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_JOBS ?= 2
 PYTEST_ARGS ?=
 CUDA_ARCHS ?= 90-real
+# A warning of a compiler newer than ours must not stop a stranger.
+WERROR ?= $(if $(CI),ON,OFF)
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo lint cuda sanitize bench clean
+.PHONY: help setup build test demo smoke lint cuda sanitize wheel bench clean
 
 # Found before the environment's own folder leads PATH.
 BASE_PYTHON := $(shell command -v $(PYTHON) 2>/dev/null)
@@ -24,7 +26,7 @@ TORCH_KEY := $(shell printf '%s' '$(TORCH) $(TORCH_INDEX)' | cksum | cut -d' ' -
 VENV_STAMP := $(VENV)/.stamp-venv
 TORCH_STAMP := $(VENV)/.stamp-torch-$(TORCH_KEY)
 TOOLS_STAMP := $(VENV)/.stamp-tools
-CONFIGURE := cmake -S . -G Ninja -DPython_EXECUTABLE="$(abspath $(BIN)/python)"
+CONFIGURE := cmake -G Ninja -UHYPERSTREAMS_TORCH_DIR -Upybind11_DIR -DPython_EXECUTABLE="$(abspath $(BIN)/python)" -DHYPERSTREAMS_WERROR=$(WERROR)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -51,7 +53,7 @@ $(TOOLS_STAMP): $(TORCH_STAMP) pyproject.toml
 	@touch "$@"
 
 build/dev/build.ninja: $(TOOLS_STAMP)
-	$(CONFIGURE) -B build/dev -DHYPERSTREAMS_INPLACE=ON -DHYPERSTREAMS_INFO=ON -DHYPERSTREAMS_TESTS=ON
+	$(CONFIGURE) --preset dev -DHYPERSTREAMS_INFO=ON
 
 build: build/dev/build.ninja  ## compile the libraries into python/hyperstreams, and GoogleTest's executables
 	@cmake --build build/dev --parallel $(JOBS)
@@ -63,17 +65,23 @@ test: build  ## GoogleTest and pytest
 demo: build  ## train four small models and write runs/demo/report.html (QUICK=1: about two minutes)
 	python -m hyperstreams demo $(if $(QUICK),--quick)
 
+smoke: build
+	@echo smoke
+
 lint: setup  ## ruff, mypy, clang-format, whitespace: the hooks of .pre-commit-config.yaml on every file
 	pre-commit run --all-files --show-diff-on-failure
 
 cuda: setup  ## compile the CUDA library without a GPU; a register spill is an error
-	$(CONFIGURE) -B build/cuda -DHYPERSTREAMS_CUDA=ON -DHYPERSTREAMS_CUDA_ARCHS="$(CUDA_ARCHS)" -DHYPERSTREAMS_WERROR=ON
+	$(CONFIGURE) -S . -B build/cuda -DHYPERSTREAMS_CUDA=ON -DHYPERSTREAMS_CUDA_ARCHS="$(CUDA_ARCHS)" -DHYPERSTREAMS_CUDA_SPILLS=ERROR
 	cmake --build build/cuda --parallel $(JOBS)
 
 sanitize: setup  ## GoogleTest under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(CONFIGURE) -B build/sanitize -DHYPERSTREAMS_TORCH=OFF -DHYPERSTREAMS_CUDA=OFF -DHYPERSTREAMS_TESTS=ON -DHYPERSTREAMS_SANITIZE=ON
+	$(CONFIGURE) --preset sanitize
 	cmake --build build/sanitize --parallel $(JOBS)
 	ctest --test-dir build/sanitize --no-tests=error --output-on-failure --parallel $(JOBS)
+
+wheel: setup  ## install the package with pip into a fresh environment and try it outside the tree
+	.ci/check-wheel "$(BIN)/python"
 
 bench: build  ## fused ops against the eager reference; results in benchmarks/results
 	python -m benchmarks

@@ -1,6 +1,6 @@
 # hyperstreams_cpu: every csrc/kernels/cpu/<op>.cpp compiled once per ISA level. An op is added by adding its file.
-file(GLOB _op_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cpu/*.cpp")
-list(FILTER _op_sources EXCLUDE REGEX "/isa\\.cpp$")
+file(GLOB HYPERSTREAMS_CPU_OP_SOURCES CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cpu/*.cpp")
+list(FILTER HYPERSTREAMS_CPU_OP_SOURCES EXCLUDE REGEX "/isa\\.cpp$")
 
 set(HYPERSTREAMS_CPU_LEVELS base)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
@@ -23,7 +23,7 @@ endif()
 
 foreach(_level IN LISTS HYPERSTREAMS_CPU_LEVELS)
   string(TOUPPER ${_level} _upper)
-  add_library(hyperstreams_cpu_${_level} OBJECT ${_op_sources})
+  add_library(hyperstreams_cpu_${_level} OBJECT ${HYPERSTREAMS_CPU_OP_SOURCES})
   target_link_libraries(hyperstreams_cpu_${_level} PRIVATE hyperstreams_options)
   target_include_directories(hyperstreams_cpu_${_level} PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/csrc/include")
   target_compile_definitions(hyperstreams_cpu_${_level} PRIVATE

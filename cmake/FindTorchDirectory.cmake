@@ -3,23 +3,25 @@
 # HYPERSTREAMS_TORCH_CUDA (the CUDA version that torch was built with, or empty).
 set(HYPERSTREAMS_TORCH_DIR "$ENV{HYPERSTREAMS_TORCH_DIR}" CACHE PATH "Directory of the installed torch package")
 
+if(HYPERSTREAMS_TORCH_DIR AND NOT EXISTS "${HYPERSTREAMS_TORCH_DIR}/include")
+  unset(HYPERSTREAMS_TORCH_DIR CACHE) # a cached folder that has gone
+endif()
 if(NOT HYPERSTREAMS_TORCH_DIR)
   find_package(Python COMPONENTS Interpreter REQUIRED)
   execute_process(
-    COMMAND "${Python_EXECUTABLE}" "${CMAKE_CURRENT_LIST_DIR}/find_torch.py"
-    OUTPUT_VARIABLE _found OUTPUT_STRIP_TRAILING_WHITESPACE)
-  if(_found)
-    set(HYPERSTREAMS_TORCH_DIR "${_found}" CACHE PATH "Directory of the installed torch package" FORCE)
+    COMMAND "${Python_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/_build/find_torch.py"
+    OUTPUT_VARIABLE _found OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_VARIABLE _missing)
+  if(NOT _found)
+    message(FATAL_ERROR
+      "${_missing}For the torch-free kernels and their tests alone: -DHYPERSTREAMS_TORCH=OFF")
   endif()
+  set(HYPERSTREAMS_TORCH_DIR "${_found}" CACHE PATH "Directory of the installed torch package" FORCE)
 endif()
 
 set(_version_header "${HYPERSTREAMS_TORCH_DIR}/include/torch/headeronly/version.h")
-if(NOT HYPERSTREAMS_TORCH_DIR OR NOT EXISTS "${_version_header}"
+if(NOT EXISTS "${_version_header}"
    OR NOT EXISTS "${HYPERSTREAMS_TORCH_DIR}/include/torch/csrc/stable/library.h")
-  message(FATAL_ERROR
-    "hyperstreams needs an installed torch >= 2.11 to build against.\n"
-    "Install it first (pip install torch==2.13.0), or set HYPERSTREAMS_TORCH_DIR to the directory of a torch package.\n"
-    "For the torch-free kernels and their tests alone: -DHYPERSTREAMS_TORCH=OFF")
+  message(FATAL_ERROR "HYPERSTREAMS_TORCH_DIR: ${HYPERSTREAMS_TORCH_DIR} holds no torch >= 2.11")
 endif()
 
 file(STRINGS "${_version_header}" _lines REGEX "#define TORCH_VERSION_(MAJOR|MINOR) ")
@@ -34,6 +36,9 @@ message(STATUS "torch ${HYPERSTREAMS_TORCH_VERSION} (CUDA: ${HYPERSTREAMS_TORCH_
 add_library(torch_stable INTERFACE)
 target_include_directories(torch_stable SYSTEM INTERFACE "${HYPERSTREAMS_TORCH_DIR}/include")
 target_compile_definitions(torch_stable INTERFACE TORCH_TARGET_VERSION=0x020b000000000000)
+# Its headers carry __FILE__ into messages.
+target_compile_options(torch_stable INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-ffile-prefix-map=${HYPERSTREAMS_TORCH_DIR}/include/=>)
 target_link_options(torch_stable INTERFACE LINKER:--no-as-needed)
 target_link_libraries(torch_stable INTERFACE
   "${HYPERSTREAMS_TORCH_DIR}/lib/libtorch_cpu.so" "${HYPERSTREAMS_TORCH_DIR}/lib/libtorch.so")

@@ -4,10 +4,5 @@ add_library(_C MODULE ${_binding_sources})
 set_target_properties(_C PROPERTIES PREFIX "" OUTPUT_NAME "_C" SUFFIX ".so")
 target_link_libraries(_C PRIVATE hyperstreams_options hyperstreams_cpu torch_stable)
 target_compile_options(_C PRIVATE -Wno-unused-parameter)
-target_link_options(_C PRIVATE LINKER:--exclude-libs,ALL LINKER:-z,defs)
-
-install(TARGETS _C LIBRARY DESTINATION hyperstreams)
-if(HYPERSTREAMS_INPLACE)
-  set_target_properties(_C PROPERTIES
-    LIBRARY_OUTPUT_DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/python/hyperstreams")
-endif()
+target_link_options(_C PRIVATE LINKER:-z,defs)
+hyperstreams_library(_C)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make GoogleTest available: use the one that is installed, or install the system's package when we
-# may. Otherwise CMake fetches it (cmake/GoogleTest.cmake).
+# may. Otherwise CMake fetches it (cmake/FindOrFetchGoogleTest.cmake).
 set -eu
 
 for prefix in /usr /usr/local ${CMAKE_PREFIX_PATH:-}; do
