@@ -1,0 +1,259 @@
+// project backward on the CPU: two skinny products over one pass of X.
+//
+// A task owns a partition of tokens and walks it in tiles of kRows tokens x kColumns channels that
+// stay in L1 (converted and zero-padded): first the tile's grad_x (tokens x channels in registers,
+// logits inside), then its share of grad_phi (logits x channels in registers, tokens inside), added
+// to the partition's partial sums. These are summed in partition order at the end.
+#include "hyperstreams/project.h"
+
+#include "project_tile.h"
+
+namespace hyperstreams::cpu {
+namespace HYPERSTREAMS_ISA_NAMESPACE {
+namespace {
+
+constexpr int64_t kRows = 64;
+constexpr int64_t kColumns = 64;
+
+template <class T>
+struct Plan {
+  int64_t padded_width;
+  int64_t row;  // elements of one logit's row in weight and partials: n * padded width
+  int64_t parts;
+  const T* weight;  // [K, n, padded width]
+  T* partials;      // [parts, K, n, padded width]
+};
+
+template <class T>
+void weight_phi(const ProjectBackwardArgs& args, const Plan<T>& plan, T* weight,
+                ParallelFor parallel_for) {
+  const int64_t width = args.shape.width, features = args.shape.features();
+  const T* norm_weight = static_cast<const T*>(args.norm_weight);
+  parallel(parallel_for, args.shape.n_logits, token_grain(features * sizeof(T)),
+           [&](int64_t begin, int64_t end) {
+             for (int64_t k = begin; k < end; ++k) {
+               const T* phi = static_cast<const T*>(args.phi) + k * features;
+               for (int i = 0; i < args.shape.n_streams; ++i) {
+                 T* out = weight + k * plan.row + i * plan.padded_width;
+                 for (int64_t c = 0; c < width; ++c) {
+                   const int64_t d = i * width + c;
+                   out[c] = norm_weight ? phi[d] * norm_weight[d] : phi[d];
+                 }
+                 for (int64_t c = width; c < plan.padded_width; ++c) out[c] = T(0);
+               }
+             }
+           });
+}
+
+/// Factor of v in grad_x: grad_inv_rms * d inv_rms / d v, divided by v.
+template <class T>
+T statistic_factor(const ProjectBackwardArgs& args, int64_t t) {
+  const T inv = static_cast<const T*>(args.inv_rms)[t];
+  const T grad = static_cast<const T*>(args.grad_inv_rms)[t];
+  const T features = static_cast<T>(args.shape.features()), eps = static_cast<T>(args.eps);
+  switch (args.eps_position) {
+    case EpsPosition::kInside:
+      return -grad * inv * inv * inv / features;
+    case EpsPosition::kOutside: {
+      const T rms = T(1) / inv - eps;
+      return rms > T(0) ? -grad * inv * inv / (rms * features) : T(0);
+    }
+    case EpsPosition::kFloor:
+      break;
+  }
+  return T(1) / inv > eps ? -grad * inv * inv * inv / features : T(0);
+}
+
+/// grad_x of kTokens tokens x kGroups lane groups of channels, into out[t][0..].
+template <class T, int kTokens, int kGroups>
+HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_logits,
+                                     int64_t n_logits, const T* weight, int64_t weight_row,
+                                     T* out) {
+  using lanes_t = Lanes<T>;
+  lanes_t acc[kTokens][kGroups];
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g) {
+      acc[t][g] = lanes_t::set(factor[t]) * lanes_t::load(x + t * kColumns + g * lanes_t::size);
+    }
+  }
+  for (int64_t k = 0; k < n_logits; ++k) {
+    lanes_t w[kGroups];
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g)
+      w[g] = lanes_t::load(weight + k * weight_row + g * lanes_t::size);
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) {
+      const lanes_t grad = lanes_t::set(grad_logits[t * n_logits + k]);
+#pragma GCC unroll 2
+      for (int g = 0; g < kGroups; ++g) acc[t][g] = fma(grad, w[g], acc[t][g]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g) acc[t][g].store(out + t * kColumns + g * lanes_t::size);
+  }
+}
+
+/// partial[k][c..] += sum_t grad_logits[t][k] x[t][c..] for kLogits logits x kGroups lane groups.
+template <class T, int kLogits, int kGroups>
+HYPERSTREAMS_INLINE void tile_grad_phi(const T* x, int64_t tokens, const T* grad_logits,
+                                       int64_t n_logits, T* partial, int64_t partial_row) {
+  using lanes_t = Lanes<T>;
+  lanes_t acc[kLogits][kGroups];
+#pragma GCC unroll 16
+  for (int k = 0; k < kLogits; ++k) {
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g) acc[k][g] = lanes_t::set(0);
+  }
+  for (int64_t t = 0; t < tokens; ++t) {
+    lanes_t row[kGroups];
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g) row[g] = lanes_t::load(x + t * kColumns + g * lanes_t::size);
+#pragma GCC unroll 16
+    for (int k = 0; k < kLogits; ++k) {
+      const lanes_t grad = lanes_t::set(grad_logits[t * n_logits + k]);
+#pragma GCC unroll 2
+      for (int g = 0; g < kGroups; ++g) acc[k][g] = fma(grad, row[g], acc[k][g]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int k = 0; k < kLogits; ++k) {
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g) {
+      T* sum = partial + k * partial_row + g * lanes_t::size;
+      (lanes_t::load(sum) + acc[k][g]).store(sum);
+    }
+  }
+}
+
+/// Calls f(StaticCount<groups>{}, channel) over `padded` channels, a multiple of the lane count.
+template <class T, class F>
+HYPERSTREAMS_INLINE void for_groups(int64_t padded, const F& f) {
+  constexpr int64_t size = Lanes<T>::size;
+  int64_t c = 0;
+  for (; c + kTileGroups * size <= padded; c += kTileGroups * size) {
+    f(StaticCount<kTileGroups>{}, c);
+  }
+  for (; c < padded; c += size) f(StaticCount<1>{}, c);
+}
+
+/// One tile: tokens [first, first + tokens), channels [c, c + channels) of stream i.
+template <class S>
+void backward_tile(const ProjectBackwardArgs& args, const Plan<accumulate_t<S>>& plan,
+                   int64_t first, int64_t tokens, int i, int64_t c, accumulate_t<S>* partial) {
+  using T = accumulate_t<S>;
+  constexpr int64_t size = Lanes<T>::size;
+  const int64_t width = args.shape.width, n_logits = args.shape.n_logits;
+  const int64_t channels = width - c < kColumns ? width - c : kColumns;
+  const int64_t padded = (channels + size - 1) / size * size;
+  const T* grad_logits = static_cast<const T*>(args.grad_logits) + first * n_logits;
+  T x[kRows * kColumns], grad[kRows * kColumns], factor[kRows];
+  for (int64_t t = 0; t < tokens; ++t) {
+    const S* row = static_cast<const S*>(args.x.data) + (first + t) * args.x.token_stride +
+                   i * args.x.stream_stride + c;
+    for_channels<T>(
+        channels, [&](int64_t k) { Lanes<T>::load(row + k).store(x + t * kColumns + k); },
+        [&](int64_t k, int64_t count) {
+          load_partial(row + k, count).store(x + t * kColumns + k);
+        });
+    factor[t] = statistic_factor<T>(args, first + t);
+  }
+  const int64_t column = i * plan.padded_width + c;
+  for_groups<T>(padded, [&](auto groups, int64_t g) {
+    constexpr int kGroups = decltype(groups)::value;
+    for_chunks<kTileTokens>(tokens, [&](auto count, int64_t t) {
+      tile_grad_x<T, decltype(count)::value, kGroups>(
+          x + t * kColumns + g, factor + t, grad_logits + t * n_logits, n_logits,
+          plan.weight + column + g, plan.row, grad + t * kColumns + g);
+    });
+    for_chunks<kTileTokens>(n_logits, [&](auto count, int64_t k) {
+      tile_grad_phi<T, decltype(count)::value, kGroups>(
+          x + g, tokens, grad_logits + k, n_logits, partial + k * plan.row + column + g, plan.row);
+    });
+  });
+  for (int64_t t = 0; t < tokens; ++t) {
+    S* out = static_cast<S*>(args.grad_x) + ((first + t) * args.shape.n_streams + i) * width + c;
+    for_channels<T>(
+        channels, [&](int64_t k) { Lanes<T>::load(grad + t * kColumns + k).store(out + k); },
+        [&](int64_t k, int64_t count) {
+          store_partial(out + k, Lanes<T>::load(grad + t * kColumns + k), count);
+        });
+  }
+}
+
+template <class T>
+void sum_partials(const ProjectBackwardArgs& args, const Plan<T>& plan, ParallelFor parallel_for) {
+  const ProjectShape& shape = args.shape;
+  const int64_t width = shape.width, features = shape.features();
+  const T* phi = static_cast<const T*>(args.phi);
+  const T* norm_weight = static_cast<const T*>(args.norm_weight);
+  // A task owns features, so that grad_norm_weight sums its logits in order.
+  const int64_t grain = token_grain(plan.parts * shape.n_logits * sizeof(T));
+  parallel(parallel_for, features, grain, [&](int64_t begin, int64_t end) {
+    T* grad_norm = static_cast<T*>(args.grad_norm_weight);
+    if (grad_norm) {
+      for (int64_t d = begin; d < end; ++d) grad_norm[d] = T(0);
+    }
+    for (int64_t k = 0; k < shape.n_logits; ++k) {
+      T* grad_phi = static_cast<T*>(args.grad_phi) + k * features;
+      for (int64_t d = begin; d < end; ++d) grad_phi[d] = T(0);
+      for (int64_t part = 0; part < plan.parts; ++part) {
+        const T* row = plan.partials + (part * shape.n_logits + k) * plan.row;
+        int64_t i = begin / width;
+        for (int64_t d = begin; d < end; ++i) {
+          const int64_t stop = (i + 1) * width < end ? (i + 1) * width : end;
+          const T* source = row + i * (plan.padded_width - width);
+          for (; d < stop; ++d) grad_phi[d] += source[d];
+        }
+      }
+      if (!norm_weight) continue;
+      for (int64_t d = begin; d < end; ++d) {
+        grad_norm[d] += grad_phi[d] * phi[k * features + d];
+        grad_phi[d] *= norm_weight[d];
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void project_backward(const ProjectBackwardArgs& args, ParallelFor parallel_for) {
+  dispatch_dtype(args.shape.dtype, [&](auto dtype) {
+    using scalar_t = typename decltype(dtype)::type;
+    using acc_t = accumulate_t<scalar_t>;
+    const ProjectShape& shape = args.shape;
+    acc_t* workspace = static_cast<acc_t*>(args.workspace);
+    Plan<acc_t> plan;
+    plan.padded_width = project_padded_width(shape);
+    plan.row = shape.n_streams * plan.padded_width;
+    plan.parts = project_partitions(shape);
+    plan.weight = workspace;
+    plan.partials = workspace + shape.n_logits * plan.row;
+    weight_phi(args, plan, workspace, parallel_for);
+    parallel(parallel_for, plan.parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; ++part) {
+        acc_t* partial = plan.partials + part * shape.n_logits * plan.row;
+        std::memset(partial, 0, static_cast<size_t>(shape.n_logits * plan.row) * sizeof(acc_t));
+        const int64_t last = partition_begin(shape.tokens, plan.parts, part + 1);
+        for (int64_t t = partition_begin(shape.tokens, plan.parts, part); t < last; t += kRows) {
+          const int64_t tokens = last - t < kRows ? last - t : kRows;
+          for (int i = 0; i < shape.n_streams; ++i) {
+            for (int64_t c = 0; c < shape.width; c += kColumns) {
+              backward_tile<scalar_t>(args, plan, t, tokens, i, c, partial);
+            }
+          }
+        }
+      }
+    });
+    sum_partials(args, plan, parallel_for);
+  });
+}
+
+}  // namespace HYPERSTREAMS_ISA_NAMESPACE
+
+HYPERSTREAMS_CPU_ENTRY(project_backward, ProjectBackwardArgs)
+
+}  // namespace hyperstreams::cpu
