@@ -40,6 +40,14 @@ constexpr int64_t token_partitions(int64_t tokens) {
   return parts < 64 ? parts : 64;
 }
 
+/// The same for sums that are rows of `row` elements: the partial rows take at most about 32 MiB as
+/// floats, or else two rows.
+constexpr int64_t row_partitions(int64_t tokens, int64_t row) {
+  const int64_t parts = token_partitions(tokens);
+  const int64_t bound = (int64_t{1} << 23) / row < 2 ? 2 : (int64_t{1} << 23) / row;
+  return parts < bound ? parts : bound;
+}
+
 /// First token of partition `part`.
 constexpr int64_t partition_begin(int64_t tokens, int64_t parts, int64_t part) {
   return tokens / parts * part + (tokens % parts) * part / parts;
