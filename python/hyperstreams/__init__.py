@@ -15,12 +15,18 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import diagnostics, init, mixers, models, nn, ops, train
     from .models import GPT, GPTConfig
+    from .ops import backend_status, set_backend
 
 _MODULES = ("diagnostics", "init", "mixers", "models", "nn", "ops", "train")
-_NAMES = {"GPT": ".models", "GPTConfig": ".models"}
+_NAMES = {
+    "GPT": ".models",
+    "GPTConfig": ".models",
+    "backend_status": ".ops",
+    "set_backend": ".ops",
+}
 
-__all__ = ["GPT", "GPTConfig", "__version__", "diagnostics", "init", "mixers", "models", "nn"]
-__all__ += ["ops", "train"]
+__all__ = ["GPT", "GPTConfig", "__version__", "backend_status", "diagnostics", "init", "mixers"]
+__all__ += ["models", "nn", "ops", "set_backend", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,17 @@ ROOT = Path(__file__).resolve().parents[2]
 # third-party packages; a name with one is a module of this package, "." the package itself.
 PYTHON = {
     # The package itself is a list of names that are imported on first use.
-    "": [".ops", ".nn", ".mixers", ".init", ".models", ".diagnostics", ".train", "._library", "torch"],
+    "": [
+        ".ops",
+        ".nn",
+        ".mixers",
+        ".init",
+        ".models",
+        ".diagnostics",
+        ".train",
+        "._library",
+        "torch",
+    ],
     "._version": [],
     "._errors": [],
     "._library": ["torch", "._info"],
@@ -31,7 +41,18 @@ PYTHON = {
     ".ops.settings": [],
     ".ops.reference": ["torch", ".ops.settings"],
     ".ops.reference_stats": ["torch", ".ops.reference", ".ops.settings"],
-    ".ops._register": ["torch", ".ops.reference", ".ops.reference_stats", ".ops.settings", "._library"],
+    ".ops._validate": ["torch"],
+    ".ops._batching": ["torch"],
+    ".ops._backend": ["torch", "._library"],
+    ".ops._register": ["torch", ".ops._backend", ".ops._batching"],
+    ".ops._ops": [
+        "torch",
+        ".ops._register",
+        ".ops._batching",
+        ".ops.reference",
+        ".ops.reference_stats",
+        ".ops.settings",
+    ],
     ".nn": ["torch", ".ops", ".mixers", ".init", "._errors"],
     ".init": ["torch", "._errors"],
     ".models": ["torch", ".ops", ".nn", ".init", "._errors"],
@@ -41,7 +62,18 @@ PYTHON = {
     ".train": ["torch", "numpy", "safetensors", "tiktoken", "tqdm", "tomli", ".models", ".nn", "."],
     ".reproduce": ["torch", "numpy", "matplotlib", "tqdm", ".train", ".diagnostics", "."],
     ".doctor": ["torch", ".ops", ".mixers", "._library", "._info", "."],
-    ".cli": ["torch", ".train", ".reproduce", ".doctor", ".models", ".nn", ".mixers", ".init", ".diagnostics", "."],
+    ".cli": [
+        "torch",
+        ".train",
+        ".reproduce",
+        ".doctor",
+        ".models",
+        ".nn",
+        ".mixers",
+        ".init",
+        ".diagnostics",
+        ".",
+    ],
     ".__main__": [".cli"],
 }
 
@@ -55,8 +87,14 @@ CPP = {
     "csrc/kernels/cpu": (["csrc/kernels/cpu", "csrc/include"], [STANDARD, SIMD]),
     "csrc/kernels/cuda": (["csrc/kernels/cuda", "csrc/include"], [STANDARD, CUDA]),
     "csrc/torch": (["csrc/torch", "csrc/include"], [STANDARD, STABLE]),
-    "csrc/info": (["csrc/info", "csrc/include"], [STANDARD, r"pybind11/[a-z_0-9]+\.h", r"build_info\.h"]),
-    "tests/cpp": (["tests/cpp", "csrc/include", "csrc/kernels"], [STANDARD, SIMD, CUDA, r"gtest/gtest\.h"]),
+    "csrc/info": (
+        ["csrc/info", "csrc/include"],
+        [STANDARD, r"pybind11/[a-z_0-9]+\.h", r"build_info\.h"],
+    ),
+    "tests/cpp": (
+        ["tests/cpp", "csrc/include", "csrc/kernels"],
+        [STANDARD, SIMD, CUDA, r"gtest/gtest\.h"],
+    ),
 }
 INCLUDE_ROOTS = ["csrc/include", "csrc", "tests/cpp", ""]
 
@@ -139,7 +177,9 @@ def python_violations(root: Path) -> list[str]:
             elif target in allowed:
                 continue
             shown = f"hyperstreams{target}" if target.startswith(".") or not target else target
-            wrong.append(f"{path.relative_to(root)}:{line}: {name or 'hyperstreams'} imports {shown}")
+            wrong.append(
+                f"{path.relative_to(root)}:{line}: {name or 'hyperstreams'} imports {shown}"
+            )
     return wrong
 
 
@@ -192,7 +232,11 @@ def test_cpp_layers() -> None:
         ("nn/__init__.py", "from ..models.gpt import GPT", "hyperstreams.models.gpt"),
         ("models/gpt.py", "def f():\n    import matplotlib.pyplot", "matplotlib"),
         ("train/__init__.py", "from ..reproduce import demo", "hyperstreams.reproduce"),
-        ("train/__init__.py", "import importlib\nimportlib.import_module('hyperstreams.cli')", "hyperstreams.cli"),
+        (
+            "train/__init__.py",
+            "import importlib\nimportlib.import_module('hyperstreams.cli')",
+            "hyperstreams.cli",
+        ),
         ("nn/__init__.py", "import tests.python", "tests"),
         ("ops/settings.py", "import torch", "torch"),
         ("__init__.py", "from .reproduce import demo", "hyperstreams.reproduce"),

@@ -1,11 +1,30 @@
-"""Functional ops on streams; see ``DESIGN`` in the README for shapes and orientation."""
+"""Functional ops on streams, differentiable to any order, the same on every device.
 
-from .functional import boundary, coefficients, expand, mix_write, project, read, reduce, stream_stats
+Streams are ``x [..., n, C]``, branch outputs ``y [..., C]``, coefficients ``h_pre [..., n]``,
+``h_post [..., n]`` and ``h_res [..., n, n]`` (``h_res[j, i]``: row j destination, column i source).
+Coefficients without token axes are static. Each op runs compiled kernels or, where there are none,
+the PyTorch of :mod:`hyperstreams.ops.reference`, which defines it: see :func:`backend`.
+"""
+
+from ._backend import BackendStatus, backend, backend_status, set_backend
+from .functional import (
+    boundary,
+    coefficients,
+    expand,
+    mix_write,
+    project,
+    read,
+    reduce,
+    stream_stats,
+)
 from .reference_stats import stream_stats_fields, stream_stats_size, unpack_stream_stats
 from .settings import Activation
 
 __all__ = [
     "Activation",
+    "BackendStatus",
+    "backend",
+    "backend_status",
     "boundary",
     "coefficients",
     "expand",
@@ -13,6 +32,7 @@ __all__ = [
     "project",
     "read",
     "reduce",
+    "set_backend",
     "stream_stats",
     "stream_stats_fields",
     "stream_stats_size",

@@ -6,11 +6,36 @@ from torch import Tensor
 
 from ..mixers import Mixer, get_mixer
 from . import reference, reference_stats
+from ._backend import use_fused, without_autocast
+from ._ops import project as _project
+from ._ops import read as _read
+from ._ops.project import EPS_POSITIONS
+from ._validate import check_coefficient, check_project, check_streams
 from .settings import MIX_ACTIVATION, READ_ACTIVATION, WRITE_ACTIVATION, Activation
 
 
 def read(x: Tensor, h_pre: Tensor) -> Tensor:
-    return reference.read(x, h_pre)
+    """Branch input from the streams: ``u[c] = sum_i h_pre[i] x[i, c]``.
+
+    Parameters
+    ----------
+    x : streams ``[..., n, C]``, float32, bfloat16, float16 or float64; n in 1..16; any strides.
+    h_pre : read weights ``[..., n]`` (per token) or ``[n]`` (static); float32, or float64 beside
+        float64 streams.
+
+    Returns
+    -------
+    u : ``[..., C]`` in x's dtype, contiguous; accumulated in float32 (float64), rounded once.
+
+    Raises ValueError for shapes and devices that do not fit, TypeError for dtypes.
+    Equivalent to ``torch.einsum("...i,...ic->...c", h_pre, x.float()).to(x.dtype)``.
+    Source: mHC, 2512.24880, eq. 3 (H_pre x); Hyper-Connections, 2409.19606, eq. 3.
+    """
+    shape = check_streams("read", x)
+    check_coefficient("read", "h_pre", h_pre, "n", shape[:-1], 1, x)
+    if use_fused("read", x):
+        return _read.read(x, h_pre)
+    return without_autocast(reference.read, x, h_pre)
 
 
 def mix_write(
@@ -27,7 +52,42 @@ def project(
     eps: float = 1e-6,
     eps_position: str = "inside",
 ) -> tuple[Tensor, Tensor]:
-    return reference.project(x, phi, norm_weight, eps=eps, eps_position=eps_position)
+    """Controller logits, not yet normalised, and the inverse RMS that normalises them.
+
+    With ``v = x.flatten(-2)`` of length n C (stream-major) and ``m = mean(v**2)``:
+    ``logits[k] = sum_d v[d] norm_weight[d] phi[k, d]``, and ``inv_rms = 1/sqrt(m + eps)``
+    (``"inside"``), ``1/(sqrt(m) + eps)`` (``"outside"``) or ``1/max(sqrt(m), eps)`` (``"floor"``).
+    :func:`coefficients` multiplies the two. For one norm per stream pass ``x.unsqueeze(-2)``.
+
+    Parameters
+    ----------
+    x : streams ``[..., n, C]``, float32, bfloat16, float16 or float64; n in 1..16; any strides.
+    phi : ``[K, n*C]``, K >= 1; float32, or float64 beside float64 streams.
+    norm_weight : ``[n*C]`` in phi's dtype, or None for ones.
+    eps : finite, >= 0.
+    eps_position : ``"inside"``, ``"outside"`` or ``"floor"``.
+
+    Returns
+    -------
+    logits, inv_rms : ``[..., K]`` and ``[...]`` in phi's dtype, contiguous.
+
+    Raises ValueError for shapes, devices and settings that do not fit, TypeError for dtypes.
+    Equivalent to ``x.float().flatten(-2) @ (phi * norm_weight).mT`` and
+    ``x.float().flatten(-2).square().mean(-1).add(eps).rsqrt()``.
+    Source: mHC, 2512.24880, eq. 14-15.
+    """
+    shape = check_streams("project", x)
+    features = shape[-2] * shape[-1]
+    check_project("project", x, phi, norm_weight, features, eps)
+    if eps_position not in EPS_POSITIONS:
+        raise ValueError(
+            f"project: eps_position: expected 'inside', 'outside' or 'floor', got {eps_position!r}"
+        )
+    if use_fused("project", x):
+        return _project.project(x, phi, norm_weight, eps, EPS_POSITIONS.index(eps_position))
+    return without_autocast(
+        reference.project, x, phi, norm_weight, eps=eps, eps_position=eps_position
+    )
 
 
 def coefficients(

@@ -1,0 +1,161 @@
+"""Which back end runs an op: the compiled kernels or the reference. A fallback is never silent."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from .._library import CPU_LIBRARY, CUDA_LIBRARY
+
+Backend = Literal["auto", "fused", "reference"]
+BACKENDS = ("auto", "fused", "reference")
+STEMS = ("read", "mix_write", "project", "coefficients", "expand", "stream_stats")
+"""Ops that have kernels; `reduce` runs read's, and `boundary` is a composition."""
+
+T = TypeVar("T")
+
+
+def _check_backend(source: str, backend: str) -> Backend:
+    if backend not in BACKENDS:
+        raise ValueError(f"{source}: expected 'auto', 'fused' or 'reference', got {backend!r}")
+    return backend  # type: ignore[return-value]
+
+
+@dataclass
+class _Settings:
+    """The process-wide choice, and what has happened because of it."""
+
+    backend: Backend = field(
+        default_factory=lambda: _check_backend(
+            "HYPERSTREAMS_BACKEND", os.environ.get("HYPERSTREAMS_BACKEND", "auto")
+        )
+    )
+    fallbacks: dict[str, str] = field(default_factory=dict)
+
+
+_SETTINGS = _Settings()
+
+
+def _device_types(stem: str) -> frozenset[str]:
+    """Device types whose library registers the raw op; `meta` runs the fake wherever one exists."""
+    name = f"hyperstreams::_{stem}"
+    if not CPU_LIBRARY.loaded or not hasattr(torch.ops.hyperstreams, f"_{stem}"):
+        return frozenset()
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    keys = {"cpu": "CPU", "cuda": "CUDA"}
+    return frozenset({device for device, key in keys.items() if has_kernel(name, key)} | {"meta"})
+
+
+_FUSED: dict[str, frozenset[str]] = {stem: _device_types(stem) for stem in STEMS}
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """What :func:`backend_status` returns.
+
+    backend : the setting, ``"auto"``, ``"fused"`` or ``"reference"``.
+    cpu, cuda : ``"loaded"`` or the reason why the library is not.
+    cpu_isa : instruction set in use by the CPU kernels, None without them.
+    ops : for each op with kernels, the device types that it is fused on.
+    fallbacks : for each ``"op on device"`` that has fallen back in this process, the reason.
+    """
+
+    backend: Backend
+    cpu: str
+    cuda: str
+    cpu_isa: str | None
+    ops: dict[str, tuple[str, ...]]
+    fallbacks: dict[str, str]
+
+
+def backend_status() -> BackendStatus:
+    """The back end setting, the state of the compiled libraries, and the fallbacks so far."""
+    return BackendStatus(
+        backend=_SETTINGS.backend,
+        cpu="loaded" if CPU_LIBRARY.loaded else CPU_LIBRARY.reason,
+        cuda="loaded" if CUDA_LIBRARY.loaded else CUDA_LIBRARY.reason,
+        cpu_isa=torch.ops.hyperstreams._cpu_isa() if CPU_LIBRARY.loaded else None,
+        ops={stem: tuple(sorted(devices - {"meta"})) for stem, devices in _FUSED.items()},
+        fallbacks=dict(_SETTINGS.fallbacks),
+    )
+
+
+def set_backend(backend: Backend) -> None:
+    """Choose the back end of all ops in this process.
+
+    ``"auto"`` runs the compiled kernels and, where there are none, the reference with one warning
+    per op and device; with ``HYPERSTREAMS_REQUIRE_FUSED=1`` in the environment it raises instead.
+    ``"fused"`` always raises instead. ``"reference"`` runs plain PyTorch. The initial setting is
+    ``HYPERSTREAMS_BACKEND`` or ``"auto"``. Raises ValueError for any other word.
+    """
+    _SETTINGS.backend = _check_backend("set_backend: backend", backend)
+
+
+@contextmanager
+def backend(backend: Backend) -> Iterator[None]:
+    """Context manager: :func:`set_backend` inside, the previous setting after. Process-wide.
+
+    The gradient of an op runs on the back end of its forward.
+    """
+    previous = _SETTINGS.backend
+    set_backend(backend)
+    try:
+        yield
+    finally:
+        _SETTINGS.backend = previous
+
+
+def _fall_back(stem: str, device: str) -> None:
+    """Raise, or record the fallback and warn the first time."""
+    library = CUDA_LIBRARY if device == "cuda" else CPU_LIBRARY
+    if device not in ("cpu", "cuda"):
+        reason = f"there are no kernels for device {device!r}"
+    elif library.loaded:
+        reason = f"the {device} library has no kernel for it"
+    else:
+        reason = library.reason
+    required = os.environ.get("HYPERSTREAMS_REQUIRE_FUSED", "") not in ("", "0")
+    if required or _SETTINGS.backend == "fused":
+        cause = "HYPERSTREAMS_REQUIRE_FUSED=1" if required else "the backend is 'fused'"
+        raise RuntimeError(f"{stem}: cannot run fused on {device}: {reason}, and {cause}")
+    key = f"{stem} on {device}"
+    if key not in _SETTINGS.fallbacks:
+        _SETTINGS.fallbacks[key] = reason
+        warnings.warn(
+            f"{stem}: running the slower PyTorch reference on {device}: {reason} "
+            "(see hyperstreams.backend_status())",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+# torch.compile calls the function while it traces instead of tracing it: warnings cannot be traced.
+# torch.compiler.assume_constant_result sets the same mark, but imports the compiler.
+_fall_back._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def use_fused(stem: str, x: Tensor) -> bool:
+    """Whether op ``stem`` runs its kernels on ``x``'s device."""
+    if _SETTINGS.backend == "reference":
+        return False
+    device = x.device.type
+    if device in _FUSED[stem]:
+        return True
+    _fall_back(stem, device)
+    return False
+
+
+def without_autocast(function: Callable[..., T], x: Tensor, *args: object, **kwargs: object) -> T:
+    """``function(x, ...)`` with autocast off: ops never cast streams or coefficients."""
+    device = x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return function(x, *args, **kwargs)
+    with torch.autocast(device, enabled=False):
+        return function(x, *args, **kwargs)

@@ -1,0 +1,1 @@
+"""Fused ops: one file per stem with its fakes, batching rules and differentiable form."""

@@ -1,0 +1,141 @@
+"""Argument checks of the public ops, worded "op: argument: expected ..., got ..."."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+MAX_STREAMS = 16
+COEFFICIENT_DTYPE = {
+    torch.float32: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float16: torch.float32,
+    torch.float64: torch.float64,
+}
+"""Streams' dtype to the dtype of coefficients and parameters beside them."""
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def fail(error: type[Exception], op: str, argument: str, expected: str, got: object) -> NoReturn:
+    """Raise ``error`` in the one wording of all ops."""
+    raise error(f"{op}: {argument}: expected {expected}, got {got}")
+
+
+def check_tensor(op: str, argument: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        fail(TypeError, op, argument, "a torch.Tensor", type(value).__name__)
+
+
+def check_streams(op: str, x: Tensor) -> torch.Size:
+    """X ``[..., n, C]`` in a supported dtype; returns its shape."""
+    if not isinstance(x, Tensor):
+        fail(TypeError, op, "x", "a torch.Tensor", type(x).__name__)
+    shape = x.shape
+    if len(shape) < 2:
+        fail(ValueError, op, "x", "streams [..., n, C] of rank 2 or more", f"shape {tuple(shape)}")
+    if x.dtype not in COEFFICIENT_DTYPE:
+        fail(TypeError, op, "x", "float32, bfloat16, float16 or float64", _short(x.dtype))
+    n = shape[-2]
+    if not 1 <= n <= MAX_STREAMS:
+        fail(
+            ValueError, op, "x", f"1 to {MAX_STREAMS} streams n in [..., n, C]",
+            f"n = {n} in shape {tuple(shape)}",
+        )  # fmt: skip
+    if shape[-1] < 1:
+        fail(ValueError, op, "x", "a width C >= 1 in [..., n, C]", f"shape {tuple(shape)}")
+    return shape
+
+
+def check_width_rows(op: str, argument: str, h: Tensor) -> torch.Size:
+    """A tensor ``[..., C]`` in a supported dtype; returns its shape."""
+    if not isinstance(h, Tensor):
+        fail(TypeError, op, argument, "a torch.Tensor", type(h).__name__)
+    shape = h.shape
+    if len(shape) < 1:
+        fail(ValueError, op, argument, "a tensor [..., C] of rank 1 or more", "a 0-d tensor")
+    if h.dtype not in COEFFICIENT_DTYPE:
+        fail(TypeError, op, argument, "float32, bfloat16, float16 or float64", _short(h.dtype))
+    if shape[-1] < 1:
+        fail(ValueError, op, argument, "a width C >= 1 in [..., C]", f"shape {tuple(shape)}")
+    return shape
+
+
+def check_precision(op: str, argument: str, h: object, x: Tensor) -> None:
+    """``h`` is a tensor on x's device in the dtype of coefficients beside x."""
+    if not isinstance(h, Tensor):
+        fail(TypeError, op, argument, "a torch.Tensor", type(h).__name__)
+    expected = COEFFICIENT_DTYPE[x.dtype]
+    if h.dtype is not expected:
+        half = h.dtype in (torch.bfloat16, torch.float16)
+        cure = ".float()" if expected is torch.float32 else ".double()"
+        why = "; half precision loses the residual path" if half else ""
+        fail(
+            TypeError, op, argument, f"{_short(expected)} beside {_short(x.dtype)} streams",
+            f"{_short(h.dtype)}{why}: call {argument}{cure}",
+        )  # fmt: skip
+    if h.device != x.device:
+        fail(ValueError, op, argument, f"a tensor on the streams' device {x.device}", h.device)
+
+
+def check_coefficient(
+    op: str, argument: str, h: Tensor, symbols: str, shape: torch.Size, inner: int, x: Tensor
+) -> None:
+    """``h`` has ``shape`` (per token) or its last ``inner`` axes alone (static)."""
+    check_precision(op, argument, h, x)
+    if h.shape != shape and h.shape != shape[-inner:]:
+        fail(
+            ValueError, op, argument,
+            f"[..., {symbols}] = {tuple(shape)} with the streams' token axes, or static "
+            f"[{symbols}] = {tuple(shape[-inner:])}",
+            f"shape {tuple(h.shape)}",
+        )  # fmt: skip
+
+
+def check_parameter(
+    op: str, argument: str, p: Tensor, symbols: str, shape: tuple[int, ...], x: Tensor
+) -> None:
+    """``p`` has exactly ``shape`` and the precision of coefficients."""
+    check_precision(op, argument, p, x)
+    if p.shape != shape:
+        fail(ValueError, op, argument, f"[{symbols}] = {tuple(shape)}", f"shape {tuple(p.shape)}")
+
+
+def check_rows(
+    op: str, argument: str, y: Tensor, x: Tensor, shape: torch.Size, dtypes: tuple[torch.dtype, ...]
+) -> None:
+    """A branch output ``[..., C]`` beside streams ``[..., n, C]``."""
+    if not isinstance(y, Tensor):
+        fail(TypeError, op, argument, "a torch.Tensor", type(y).__name__)
+    if y.dtype not in dtypes:
+        names = " or ".join(_short(dtype) for dtype in dtypes)
+        fail(TypeError, op, argument, f"{names} beside {_short(x.dtype)} streams", _short(y.dtype))
+    if y.shape != shape:
+        fail(
+            ValueError, op, argument,
+            f"[..., C] = {tuple(shape)} for streams [..., n, C] = {tuple(x.shape)}",
+            f"shape {tuple(y.shape)}",
+        )  # fmt: skip
+    if y.device != x.device:
+        fail(ValueError, op, argument, f"a tensor on the streams' device {x.device}", y.device)
+
+
+def check_project(
+    op: str, x: Tensor, phi: Tensor, norm_weight: Tensor | None, features: int, eps: float
+) -> None:
+    """The controller's parameters beside streams of ``features = n C`` channels."""
+    check_precision(op, "phi", phi, x)
+    if phi.dim() != 2 or phi.shape[0] < 1 or phi.shape[1] != features:
+        fail(
+            ValueError, op, "phi",
+            f"[K, n*C] = [K, {features}], K >= 1, for streams [..., n, C] = {tuple(x.shape)}",
+            f"shape {tuple(phi.shape)}",
+        )  # fmt: skip
+    if norm_weight is not None:
+        check_parameter(op, "norm_weight", norm_weight, "n*C", (features,), x)
+    if not 0.0 <= eps < float("inf"):
+        fail(ValueError, op, "eps", "a finite number >= 0", eps)
