@@ -78,15 +78,17 @@ constexpr int64_t project_workspace(const ProjectShape& shape) {
   return shape.features() * ((shape.n_logits + 15) / 16 * 16);
 }
 
-/// Width of one stream's columns in the backward workspace, padded to whole lane groups.
-constexpr int64_t project_padded_width(const ProjectShape& shape) {
-  return (shape.width + 15) / 16 * 16;
+/// Channels of one block of the backward workspace, which is laid out [blocks, K, channels] so that
+/// a block of the weighted phi or of a partial sum is contiguous.
+constexpr int64_t kProjectBlock = 64;
+
+constexpr int64_t project_blocks(const ProjectShape& shape) {
+  return shape.n_streams * ((shape.width + kProjectBlock - 1) / kProjectBlock);
 }
 
-/// Elements for the weighted phi and the partial sums of grad_phi, all [K, n, padded width].
+/// Elements for the weighted phi and the partial sums of grad_phi.
 constexpr int64_t project_backward_workspace(const ProjectShape& shape) {
-  return (project_partitions(shape) + 1) * shape.n_logits * shape.n_streams *
-         project_padded_width(shape);
+  return (project_partitions(shape) + 1) * project_blocks(shape) * shape.n_logits * kProjectBlock;
 }
 
 namespace cpu {

@@ -12,34 +12,40 @@ namespace hyperstreams::cpu {
 namespace HYPERSTREAMS_ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t kRows = 64;
-constexpr int64_t kColumns = 64;
+// A multiple of every level's tile; the same at all levels, since a tile's tokens are summed first.
+constexpr int64_t kRows = 48;
+static_assert(kRows % kTileTokens == 0);
+constexpr int64_t kColumns = kProjectBlock;
 
 template <class T>
 struct Plan {
-  int64_t padded_width;
-  int64_t row;  // elements of one logit's row in weight and partials: n * padded width
+  int64_t blocks_per_stream;
+  int64_t size;  // elements of weight and of one partition's sums
   int64_t parts;
-  const T* weight;  // [K, n, padded width]
-  T* partials;      // [parts, K, n, padded width]
+  const T* weight;  // [blocks, K, kColumns]
+  T* partials;      // [parts, blocks, K, kColumns]
 };
 
 template <class T>
 void weight_phi(const ProjectBackwardArgs& args, const Plan<T>& plan, T* weight,
                 ParallelFor parallel_for) {
-  const int64_t width = args.shape.width, features = args.shape.features();
+  const ProjectShape& shape = args.shape;
+  const T* phi = static_cast<const T*>(args.phi);
   const T* norm_weight = static_cast<const T*>(args.norm_weight);
-  parallel(parallel_for, args.shape.n_logits, token_grain(features * sizeof(T)),
+  const int64_t block_size = shape.n_logits * kColumns;
+  parallel(parallel_for, project_blocks(shape), token_grain(block_size * sizeof(T)),
            [&](int64_t begin, int64_t end) {
-             for (int64_t k = begin; k < end; ++k) {
-               const T* phi = static_cast<const T*>(args.phi) + k * features;
-               for (int i = 0; i < args.shape.n_streams; ++i) {
-                 T* out = weight + k * plan.row + i * plan.padded_width;
-                 for (int64_t c = 0; c < width; ++c) {
-                   const int64_t d = i * width + c;
-                   out[c] = norm_weight ? phi[d] * norm_weight[d] : phi[d];
+             for (int64_t block = begin; block < end; ++block) {
+               const int64_t c = block % plan.blocks_per_stream * kColumns;
+               const int64_t d = block / plan.blocks_per_stream * shape.width + c;
+               const int64_t channels = shape.width - c < kColumns ? shape.width - c : kColumns;
+               for (int64_t k = 0; k < shape.n_logits; ++k) {
+                 const T* row = phi + k * shape.features() + d;
+                 T* out = weight + block * block_size + k * kColumns;
+                 for (int64_t l = 0; l < channels; ++l) {
+                   out[l] = norm_weight ? row[l] * norm_weight[d + l] : row[l];
                  }
-                 for (int64_t c = width; c < plan.padded_width; ++c) out[c] = T(0);
+                 for (int64_t l = channels; l < kColumns; ++l) out[l] = T(0);
                }
              }
            });
@@ -67,8 +73,7 @@ T statistic_factor(const ProjectBackwardArgs& args, int64_t t) {
 /// grad_x of kTokens tokens x kGroups lane groups of channels, into out[t][0..].
 template <class T, int kTokens, int kGroups>
 HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_logits,
-                                     int64_t n_logits, const T* weight, int64_t weight_row,
-                                     T* out) {
+                                     int64_t n_logits, const T* weight, T* out) {
   using lanes_t = Lanes<T>;
   lanes_t acc[kTokens][kGroups];
 #pragma GCC unroll 16
@@ -82,7 +87,7 @@ HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_
     lanes_t w[kGroups];
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g)
-      w[g] = lanes_t::load(weight + k * weight_row + g * lanes_t::size);
+      w[g] = lanes_t::load(weight + k * kColumns + g * lanes_t::size);
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
       const lanes_t grad = lanes_t::set(grad_logits[t * n_logits + k]);
@@ -100,7 +105,7 @@ HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_
 /// partial[k][c..] += sum_t grad_logits[t][k] x[t][c..] for kLogits logits x kGroups lane groups.
 template <class T, int kLogits, int kGroups>
 HYPERSTREAMS_INLINE void tile_grad_phi(const T* x, int64_t tokens, const T* grad_logits,
-                                       int64_t n_logits, T* partial, int64_t partial_row) {
+                                       int64_t n_logits, T* partial) {
   using lanes_t = Lanes<T>;
   lanes_t acc[kLogits][kGroups];
 #pragma GCC unroll 16
@@ -123,7 +128,7 @@ HYPERSTREAMS_INLINE void tile_grad_phi(const T* x, int64_t tokens, const T* grad
   for (int k = 0; k < kLogits; ++k) {
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) {
-      T* sum = partial + k * partial_row + g * lanes_t::size;
+      T* sum = partial + k * kColumns + g * lanes_t::size;
       (lanes_t::load(sum) + acc[k][g]).store(sum);
     }
   }
@@ -143,14 +148,15 @@ HYPERSTREAMS_INLINE void for_groups(int64_t padded, const F& f) {
 /// One tile: tokens [first, first + tokens), channels [c, c + channels) of stream i.
 template <class S>
 void backward_tile(const ProjectBackwardArgs& args, const Plan<accumulate_t<S>>& plan,
-                   int64_t first, int64_t tokens, int i, int64_t c, accumulate_t<S>* partial) {
+                   int64_t first, int64_t tokens, int i, int64_t c, const accumulate_t<S>* factor,
+                   accumulate_t<S>* partial) {
   using T = accumulate_t<S>;
   constexpr int64_t size = Lanes<T>::size;
   const int64_t width = args.shape.width, n_logits = args.shape.n_logits;
   const int64_t channels = width - c < kColumns ? width - c : kColumns;
   const int64_t padded = (channels + size - 1) / size * size;
   const T* grad_logits = static_cast<const T*>(args.grad_logits) + first * n_logits;
-  T x[kRows * kColumns], grad[kRows * kColumns], factor[kRows];
+  T x[kRows * kColumns], grad[kRows * kColumns];
   for (int64_t t = 0; t < tokens; ++t) {
     const S* row = static_cast<const S*>(args.x.data) + (first + t) * args.x.token_stride +
                    i * args.x.stream_stride + c;
@@ -159,19 +165,19 @@ void backward_tile(const ProjectBackwardArgs& args, const Plan<accumulate_t<S>>&
         [&](int64_t k, int64_t count) {
           load_partial(row + k, count).store(x + t * kColumns + k);
         });
-    factor[t] = statistic_factor<T>(args, first + t);
   }
-  const int64_t column = i * plan.padded_width + c;
+  const int64_t block = (i * plan.blocks_per_stream + c / kColumns) * n_logits * kColumns;
   for_groups<T>(padded, [&](auto groups, int64_t g) {
-    constexpr int kGroups = decltype(groups)::value;
     for_chunks<kTileTokens>(tokens, [&](auto count, int64_t t) {
-      tile_grad_x<T, decltype(count)::value, kGroups>(
+      tile_grad_x<T, decltype(count)::value, decltype(groups)::value>(
           x + t * kColumns + g, factor + t, grad_logits + t * n_logits, n_logits,
-          plan.weight + column + g, plan.row, grad + t * kColumns + g);
+          plan.weight + block + g, grad + t * kColumns + g);
     });
+  });
+  for_groups<T>(padded, [&](auto groups, int64_t g) {
     for_chunks<kTileTokens>(n_logits, [&](auto count, int64_t k) {
-      tile_grad_phi<T, decltype(count)::value, kGroups>(
-          x + g, tokens, grad_logits + k, n_logits, partial + k * plan.row + column + g, plan.row);
+      tile_grad_phi<T, decltype(count)::value, decltype(groups)::value>(
+          x + g, tokens, grad_logits + k, n_logits, partial + block + k * kColumns + g);
     });
   });
   for (int64_t t = 0; t < tokens; ++t) {
@@ -187,33 +193,33 @@ void backward_tile(const ProjectBackwardArgs& args, const Plan<accumulate_t<S>>&
 template <class T>
 void sum_partials(const ProjectBackwardArgs& args, const Plan<T>& plan, ParallelFor parallel_for) {
   const ProjectShape& shape = args.shape;
-  const int64_t width = shape.width, features = shape.features();
   const T* phi = static_cast<const T*>(args.phi);
   const T* norm_weight = static_cast<const T*>(args.norm_weight);
-  // A task owns features, so that grad_norm_weight sums its logits in order.
-  const int64_t grain = token_grain(plan.parts * shape.n_logits * sizeof(T));
-  parallel(parallel_for, features, grain, [&](int64_t begin, int64_t end) {
-    T* grad_norm = static_cast<T*>(args.grad_norm_weight);
-    if (grad_norm) {
-      for (int64_t d = begin; d < end; ++d) grad_norm[d] = T(0);
-    }
-    for (int64_t k = 0; k < shape.n_logits; ++k) {
-      T* grad_phi = static_cast<T*>(args.grad_phi) + k * features;
-      for (int64_t d = begin; d < end; ++d) grad_phi[d] = T(0);
-      for (int64_t part = 0; part < plan.parts; ++part) {
-        const T* row = plan.partials + (part * shape.n_logits + k) * plan.row;
-        int64_t i = begin / width;
-        for (int64_t d = begin; d < end; ++i) {
-          const int64_t stop = (i + 1) * width < end ? (i + 1) * width : end;
-          const T* source = row + i * (plan.padded_width - width);
-          for (; d < stop; ++d) grad_phi[d] += source[d];
+  const int64_t block_size = shape.n_logits * kColumns;
+  // A task owns blocks of channels, so that grad_norm_weight sums its logits in order.
+  const int64_t grain = token_grain(plan.parts * block_size * sizeof(T));
+  parallel(parallel_for, project_blocks(shape), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t c = block % plan.blocks_per_stream * kColumns;
+      const int64_t d = block / plan.blocks_per_stream * shape.width + c;
+      const int64_t channels = shape.width - c < kColumns ? shape.width - c : kColumns;
+      T grad_norm[kColumns] = {};
+      for (int64_t k = 0; k < shape.n_logits; ++k) {
+        T sum[kColumns] = {};
+        for (int64_t part = 0; part < plan.parts; ++part) {
+          const T* row = plan.partials + part * plan.size + block * block_size + k * kColumns;
+          for (int64_t l = 0; l < kColumns; ++l) sum[l] += row[l];
+        }
+        const int64_t offset = k * shape.features() + d;
+        T* grad_phi = static_cast<T*>(args.grad_phi) + offset;
+        for (int64_t l = 0; l < channels; ++l) {
+          grad_norm[l] += sum[l] * phi[offset + l];
+          grad_phi[l] = norm_weight ? sum[l] * norm_weight[d + l] : sum[l];
         }
       }
       if (!norm_weight) continue;
-      for (int64_t d = begin; d < end; ++d) {
-        grad_norm[d] += grad_phi[d] * phi[k * features + d];
-        grad_phi[d] *= norm_weight[d];
-      }
+      T* out = static_cast<T*>(args.grad_norm_weight) + d;
+      for (int64_t l = 0; l < channels; ++l) out[l] = grad_norm[l];
     }
   });
 }
@@ -227,22 +233,24 @@ void project_backward(const ProjectBackwardArgs& args, ParallelFor parallel_for)
     const ProjectShape& shape = args.shape;
     acc_t* workspace = static_cast<acc_t*>(args.workspace);
     Plan<acc_t> plan;
-    plan.padded_width = project_padded_width(shape);
-    plan.row = shape.n_streams * plan.padded_width;
+    plan.blocks_per_stream = project_blocks(shape) / shape.n_streams;
+    plan.size = project_blocks(shape) * shape.n_logits * kColumns;
     plan.parts = project_partitions(shape);
     plan.weight = workspace;
-    plan.partials = workspace + shape.n_logits * plan.row;
+    plan.partials = workspace + plan.size;
     weight_phi(args, plan, workspace, parallel_for);
     parallel(parallel_for, plan.parts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part) {
-        acc_t* partial = plan.partials + part * shape.n_logits * plan.row;
-        std::memset(partial, 0, static_cast<size_t>(shape.n_logits * plan.row) * sizeof(acc_t));
+        acc_t* partial = plan.partials + part * plan.size;
+        std::memset(partial, 0, static_cast<size_t>(plan.size) * sizeof(acc_t));
         const int64_t last = partition_begin(shape.tokens, plan.parts, part + 1);
         for (int64_t t = partition_begin(shape.tokens, plan.parts, part); t < last; t += kRows) {
           const int64_t tokens = last - t < kRows ? last - t : kRows;
+          acc_t factor[kRows];
+          for (int64_t r = 0; r < tokens; ++r) factor[r] = statistic_factor<acc_t>(args, t + r);
           for (int i = 0; i < shape.n_streams; ++i) {
             for (int64_t c = 0; c < shape.width; c += kColumns) {
-              backward_tile<scalar_t>(args, plan, t, tokens, i, c, partial);
+              backward_tile<scalar_t>(args, plan, t, tokens, i, c, factor, partial);
             }
           }
         }
