@@ -1,0 +1,1 @@
+"""Timings that anyone can rerun: ``python -m benchmarks`` from a checkout."""
