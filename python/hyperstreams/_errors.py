@@ -11,8 +11,9 @@ def check_choice(owner: str, argument: str, value: object, known: Iterable[str])
     names = list(known)
     if value in names:
         return
-    near = get_close_matches(str(value), names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    lowered = {name.lower(): name for name in names}
+    near = get_close_matches(str(value).lower(), lowered, n=1)
+    hint = f" (did you mean {lowered[near[0]]!r}?)" if near else ""
     raise ValueError(
         f"{owner}: {argument}: expected one of {', '.join(names)}, got {value!r}{hint}"
     )

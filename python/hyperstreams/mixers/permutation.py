@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import permutations
 from math import factorial
 from typing import Literal
@@ -14,7 +13,6 @@ from torch import Tensor
 from .base import Mixer
 
 
-@lru_cache(maxsize=8)
 def permutation_table(n: int) -> tuple[tuple[int, ...], ...]:
     """All permutations of 0..n-1 in lexicographic order; the identity is first."""
     return tuple(permutations(range(n)))

@@ -237,6 +237,8 @@ class GPT(nn.Module):
             )
         if temperature < 0:
             raise ValueError(f"GPT.generate: temperature: expected at least 0, got {temperature}")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"GPT.generate: top_k: expected at least 1, got {top_k}")
         was_training = self.training
         self.eval()
         caches: list[list[Tensor]] = [[] for _ in range(self.config.n_layer)]

@@ -1,0 +1,57 @@
+"""Model configuration: published sizes and worded errors."""
+
+from __future__ import annotations
+
+import pytest
+from hyperstreams import GPT, GPTConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "parameters"),
+    [
+        ("tiny", (4, 4, 96, 128, 256), 480_096),
+        ("small", (6, 8, 512, 1024, 50304), 45_160_960),
+        ("medium", (12, 12, 768, 1024, 50304), 124_373_760),
+        ("large", (24, 16, 1024, 1024, 50304), 354_599_936),
+    ],
+)
+def test_presets(name: str, sizes: tuple[int, ...], parameters: int) -> None:
+    config = GPTConfig.preset(name, connection="residual")
+    fields = (config.n_layer, config.n_head, config.width, config.block_size, config.vocab_size)
+    assert fields == sizes
+    # Without biases: 12 C^2 + 2 C a block, embeddings and the final norm.
+    n_layer, _, width, block_size, vocabulary = sizes
+    expected = n_layer * (12 * width**2 + 2 * width) + (vocabulary + block_size + 1) * width
+    assert expected == parameters
+    assert sum(p.numel() for p in GPT(config, device="meta").parameters()) == parameters
+
+
+def test_overrides() -> None:
+    config = GPTConfig.preset("tiny", connection="hc", n_streams=2, width=48)
+    assert (config.connection, config.n_streams, config.width, config.n_layer) == ("hc", 2, 48, 4)
+    assert config.has_streams
+    assert not GPTConfig(connection="residual").has_streams
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"connection": "mhc_light"}, r"connection: expected one of .*did you mean 'mhc_lite'"),
+        ({"expand": "lss"}, r"expand: expected one of replicate, learned_scale"),
+        ({"reduce": "add"}, r"reduce: expected one of sum, mean, weighted, got 'add'"),
+        ({"final_norm": "after-reduce"}, r"final_norm: .*did you mean 'after_reduce'"),
+        ({"designate": "round-robin"}, r"designate: .*did you mean 'round_robin'"),
+        ({"n_layer": 0}, r"n_layer: expected at least 1, got 0"),
+        ({"width": 95}, r"width: expected a multiple of n_head=4, got 95"),
+        ({"dropout": 1.0}, r"dropout: expected a value in \[0, 1\), got 1.0"),
+        ({"n_streams": 8}, r"n_streams must be in 1..5, got 8"),
+    ],
+)
+def test_errors(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GPTConfig(**options)  # type: ignore[arg-type]
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(ValueError, match=r"name: expected one of tiny, small, medium, large"):
+        GPTConfig.preset("huge")
