@@ -63,9 +63,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``"3"`` is 0, 1, 2; ``"0,7"`` is itself."""
+    """``"3"`` is 0, 1, 2; ``"0,7"`` is itself, and ``"7,"`` is seed 7 alone."""
     try:
-        numbers = [int(word) for word in text.split(",")]
+        numbers = [int(word) for word in text.removesuffix(",").split(",")]
     except ValueError as error:
         raise RunError(
             f"--seeds: expected a count or a comma-separated list, got {text!r}"

@@ -175,11 +175,10 @@ def _tokens_of_text(corpus: Corpus, tokenizer: str) -> tuple[dict[str, Tensor], 
         splits, meta = tokenize(corpus, name)
         try:
             write_tokens(folder, splits, meta)
-        except FileExistsError:
-            pass  # another process was faster
         except OSError as error:
-            warnings.warn(
-                f"tokens stay in memory: {folder} cannot be written ({error})", stacklevel=2
-            )
-            return splits, meta
+            if not folder.is_dir():  # otherwise another process was faster
+                warnings.warn(
+                    f"tokens stay in memory: {folder} cannot be written ({error})", stacklevel=2
+                )
+                return splits, meta
     return read_tokens(folder)
