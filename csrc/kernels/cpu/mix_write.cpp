@@ -53,39 +53,68 @@ class BranchRows {
   Scratch<T> row_;
 };
 
+/// One token of forward.
+template <class S>
+struct MixToken {
+  using acc_t = accumulate_t<S>;
+  int n;
+  int64_t width, stride;
+  const S* x;
+  const acc_t *y, *h_res, *h_post;
+  S* out;
+
+  MixToken(const MixWriteArgs& args, int64_t t, const acc_t* branch)
+      : n(args.n_streams),
+        width(args.width),
+        stride(args.x.stream_stride),
+        x(static_cast<const S*>(args.x.data) + t * args.x.token_stride),
+        y(branch),
+        h_res(static_cast<const acc_t*>(args.h_res.data) + t * args.h_res.token_stride),
+        h_post(static_cast<const acc_t*>(args.h_post.data) + t * args.h_post.token_stride),
+        out(static_cast<S*>(args.x_out) + t * n * width) {}
+};
+
+template <int kN, class S, class Res, class Post, class Load, class Store>
+HYPERSTREAMS_INLINE void mix_group(const MixToken<S>& token, const Res& h_res, const Post& h_post,
+                                   const Load& load, const Store& store) {
+  using lanes_t = Lanes<accumulate_t<S>>;
+  const int n = kN ? kN : token.n;
+  lanes_t source[kN ? kN : kMaxStreams];
+  for (int i = 0; i < n; ++i) source[i] = load(token.x + i * token.stride);
+  const lanes_t branch = load(token.y);
+  for (int j = 0; j < n; ++j) {
+    lanes_t sum = h_res(j * n) * source[0];
+    for (int i = 1; i < n; ++i) sum = fma(h_res(j * n + i), source[i], sum);
+    store(token.out + j * token.width, fma(h_post(j), branch, sum));
+  }
+}
+
+/// The last, incomplete lane group; compiled once for all n.
+template <class S>
+__attribute__((noinline)) void mix_tail(const MixToken<S>& token, int64_t c) {
+  using acc_t = accumulate_t<S>;
+  const int64_t count = token.width - c;
+  mix_group<0>(
+      token, Broadcast<acc_t, 0>(token.h_res), Broadcast<acc_t, 0>(token.h_post),
+      [&](const auto* row) { return load_partial(row + c, count); },
+      [&](S* row, const Lanes<acc_t>& value) { store_partial(row + c, value, count); });
+}
+
 template <class S, int kN>
 void mix_token(const MixWriteArgs& args, int64_t t, const accumulate_t<S>* y) {
   using acc_t = accumulate_t<S>;
   using lanes_t = Lanes<acc_t>;
-  constexpr bool in_registers = kN >= 1 && kN <= 4;
-  const int n = kN ? kN : args.n_streams;
-  const int64_t stride = args.x.stream_stride;
-  const S* x = static_cast<const S*>(args.x.data) + t * args.x.token_stride;
-  S* out = static_cast<S*>(args.x_out) + t * n * args.width;
-  const Broadcast<acc_t, in_registers ? kN * kN : 0> h_res(
-      static_cast<const acc_t*>(args.h_res.data) + t * args.h_res.token_stride);
-  const Broadcast<acc_t, in_registers ? kN : 0> h_post(static_cast<const acc_t*>(args.h_post.data) +
-                                                       t * args.h_post.token_stride);
-  const auto group = [&](const auto& load, const auto& store) {
-    lanes_t source[kN ? kN : kMaxStreams];
-    for (int i = 0; i < n; ++i) source[i] = load(x + i * stride);
-    const lanes_t branch = load(y);
-    for (int j = 0; j < n; ++j) {
-      lanes_t sum = h_res(j * n) * source[0];
-      for (int i = 1; i < n; ++i) sum = fma(h_res(j * n + i), source[i], sum);
-      store(out + j * args.width, fma(h_post(j), branch, sum));
-    }
-  };
-  for_channels<acc_t>(
-      args.width,
-      [&](int64_t c) {
-        group([&](const auto* row) { return lanes_t::load(row + c); },
-              [&](S* row, const lanes_t& value) { value.store(row + c); });
-      },
-      [&](int64_t c, int64_t count) {
-        group([&](const auto* row) { return load_partial(row + c, count); },
-              [&](S* row, const lanes_t& value) { store_partial(row + c, value, count); });
-      });
+  constexpr int kRegisters = kN <= 4 ? kN : 0;
+  const MixToken<S> token(args, t, y);
+  const Broadcast<acc_t, kRegisters * kRegisters> h_res(token.h_res);
+  const Broadcast<acc_t, kRegisters> h_post(token.h_post);
+  int64_t c = 0;
+  for (; c + lanes_t::size <= token.width; c += lanes_t::size) {
+    mix_group<kN>(
+        token, h_res, h_post, [&](const auto* row) { return lanes_t::load(row + c); },
+        [&](S* row, const lanes_t& value) { value.store(row + c); });
+  }
+  if (c < token.width) mix_tail(token, c);
 }
 
 /// X'[j] = X[j] + h_post[j] (y + bias).
@@ -108,80 +137,132 @@ void write_token(const MixWriteArgs& args, int64_t t, const accumulate_t<S>* y) 
   }
 }
 
-/// Writes grad_x of token t, the unrounded grad_y row, and the token's dot products.
-template <class S, int kN>
-void mix_backward_token(const MixWriteBackwardArgs& args, int64_t t, const accumulate_t<S>* y,
-                        accumulate_t<S>* grad_y, accumulate_t<S>* grad_h_res,
-                        accumulate_t<S>* grad_h_post) {
+/// What backward reads and writes beside the streams, for one token.
+template <class T>
+struct BackwardRows {
+  const T* y;  // y + bias
+  T* grad_y;   // before rounding
+  T *grad_h_res, *grad_h_post;
+};
+
+template <class S>
+struct MixBackwardToken : BackwardRows<accumulate_t<S>> {
   using acc_t = accumulate_t<S>;
-  using lanes_t = Lanes<acc_t>;
-  constexpr int kMax = kN ? kN : kMaxStreams;
-  const int n = kN ? kN : args.n_streams;
-  const int64_t stride = args.x.stream_stride, grad_stride = args.grad_out.stream_stride;
-  const S* x = static_cast<const S*>(args.x.data) + t * args.x.token_stride;
-  const S* grad_out = static_cast<const S*>(args.grad_out.data) + t * args.grad_out.token_stride;
-  const acc_t* h_res = static_cast<const acc_t*>(args.h_res.data) + t * args.h_res.token_stride;
-  const acc_t* h_post = static_cast<const acc_t*>(args.h_post.data) + t * args.h_post.token_stride;
-  S* grad_x = static_cast<S*>(args.grad_x) + t * n * args.width;
-  lanes_t res_dot[kMax * kMax], post_dot[kMax];
-  for (int k = 0; k < n * n; ++k) res_dot[k] = lanes_t::set(0);
-  for (int j = 0; j < n; ++j) post_dot[j] = lanes_t::set(0);
-  const auto group = [&](const auto& load, const auto& store) {
+  int n;
+  int64_t width, x_stride, grad_stride;
+  const S *x, *grad_out;
+  const acc_t *h_res, *h_post;
+  S* grad_x;
+
+  MixBackwardToken(const MixWriteBackwardArgs& args, int64_t t, const BackwardRows<acc_t>& rows)
+      : BackwardRows<acc_t>(rows),
+        n(args.n_streams),
+        width(args.width),
+        x_stride(args.x.stream_stride),
+        grad_stride(args.grad_out.stream_stride),
+        x(static_cast<const S*>(args.x.data) + t * args.x.token_stride),
+        grad_out(static_cast<const S*>(args.grad_out.data) + t * args.grad_out.token_stride),
+        h_res(static_cast<const acc_t*>(args.h_res.data) + t * args.h_res.token_stride),
+        h_post(static_cast<const acc_t*>(args.h_post.data) + t * args.h_post.token_stride),
+        grad_x(static_cast<S*>(args.grad_x) + t * n * width) {}
+};
+
+/// Dot products over channels in lanes, and the adjoint of one lane group.
+template <class T, int kN>
+struct MixDots {
+  static constexpr int kMax = kN ? kN : kMaxStreams;
+  Lanes<T> res[kMax * kMax], post[kMax];
+
+  explicit HYPERSTREAMS_INLINE MixDots(int n) {
+    for (int k = 0; k < n * n; ++k) res[k] = Lanes<T>::set(0);
+    for (int j = 0; j < n; ++j) post[j] = Lanes<T>::set(0);
+  }
+
+  template <class S, class Load, class Store>
+  HYPERSTREAMS_INLINE void group(const MixBackwardToken<S>& token, const Load& load,
+                                 const Store& store) {
+    using lanes_t = Lanes<T>;
+    const int n = kN ? kN : token.n;
     lanes_t source[kMax], grad_source[kMax], grad_branch = lanes_t::set(0);
-    const lanes_t branch = load(y);
-    for (int i = 0; i < n; ++i) source[i] = load(x + i * stride);
+    const lanes_t branch = load(token.y);
+    for (int i = 0; i < n; ++i) source[i] = load(token.x + i * token.x_stride);
     for (int i = 0; i < n; ++i) grad_source[i] = lanes_t::set(0);
     for (int j = 0; j < n; ++j) {
-      const lanes_t g = load(grad_out + j * grad_stride);
-      grad_branch = fma(lanes_t::set(h_post[j]), g, grad_branch);
-      post_dot[j] = fma(g, branch, post_dot[j]);
+      const lanes_t g = load(token.grad_out + j * token.grad_stride);
+      grad_branch = fma(lanes_t::set(token.h_post[j]), g, grad_branch);
+      post[j] = fma(g, branch, post[j]);
       for (int i = 0; i < n; ++i) {
-        grad_source[i] = fma(lanes_t::set(h_res[j * n + i]), g, grad_source[i]);
-        res_dot[j * n + i] = fma(g, source[i], res_dot[j * n + i]);
+        grad_source[i] = fma(lanes_t::set(token.h_res[j * n + i]), g, grad_source[i]);
+        res[j * n + i] = fma(g, source[i], res[j * n + i]);
       }
     }
-    store(grad_y, grad_branch);
-    for (int i = 0; i < n; ++i) store(grad_x + i * args.width, grad_source[i]);
-  };
-  for_channels<acc_t>(
-      args.width,
-      [&](int64_t c) {
-        group([&](const auto* row) { return lanes_t::load(row + c); },
-              [&](auto* row, const lanes_t& value) { value.store(row + c); });
-      },
-      [&](int64_t c, int64_t count) {
-        group([&](const auto* row) { return load_partial(row + c, count); },
-              [&](auto* row, const lanes_t& value) { store_partial(row + c, value, count); });
-      });
-  for (int k = 0; k < n * n; ++k) grad_h_res[k] = res_dot[k].sum();
-  for (int j = 0; j < n; ++j) grad_h_post[j] = post_dot[j].sum();
+    store(token.grad_y, grad_branch);
+    for (int i = 0; i < n; ++i) store(token.grad_x + i * token.width, grad_source[i]);
+  }
+};
+
+/// The last, incomplete lane group, and the sums of the lanes; compiled once for all n.
+template <class S>
+__attribute__((noinline)) void mix_backward_finish(const MixBackwardToken<S>& token,
+                                                   MixDots<accumulate_t<S>, 0>& dots, int64_t c) {
+  using lanes_t = Lanes<accumulate_t<S>>;
+  const int64_t count = token.width - c;
+  if (count > 0) {
+    dots.group(
+        token, [&](const auto* row) { return load_partial(row + c, count); },
+        [&](auto* row, const lanes_t& value) { store_partial(row + c, value, count); });
+  }
+  for (int k = 0; k < token.n * token.n; ++k) token.grad_h_res[k] = dots.res[k].sum();
+  for (int j = 0; j < token.n; ++j) token.grad_h_post[j] = dots.post[j].sum();
+}
+
+template <class S, int kN>
+void mix_backward_token(const MixWriteBackwardArgs& args, int64_t t,
+                        const BackwardRows<accumulate_t<S>>& rows) {
+  using acc_t = accumulate_t<S>;
+  using lanes_t = Lanes<acc_t>;
+  const MixBackwardToken<S> token(args, t, rows);
+  const int n = kN ? kN : token.n;
+  MixDots<acc_t, kN> dots(n);
+  int64_t c = 0;
+  for (; c + lanes_t::size <= token.width; c += lanes_t::size) {
+    dots.group(
+        token, [&](const auto* row) { return lanes_t::load(row + c); },
+        [&](auto* row, const lanes_t& value) { value.store(row + c); });
+  }
+  if constexpr (kN == 0) {
+    mix_backward_finish(token, dots, c);
+  } else {
+    // A copy, so that `dots` itself can live in registers.
+    MixDots<acc_t, 0> all(0);
+    for (int k = 0; k < n * n; ++k) all.res[k] = dots.res[k];
+    for (int j = 0; j < n; ++j) all.post[j] = dots.post[j];
+    mix_backward_finish(token, all, c);
+  }
 }
 
 /// The same without h_res.
 template <class S>
-void write_backward_token(const MixWriteBackwardArgs& args, int64_t t, const accumulate_t<S>* y,
-                          accumulate_t<S>* grad_y, accumulate_t<S>* grad_h_post) {
+void write_backward_token(const MixWriteBackwardArgs& args, int64_t t,
+                          const BackwardRows<accumulate_t<S>>& rows) {
   using acc_t = accumulate_t<S>;
   using lanes_t = Lanes<acc_t>;
-  const int n = args.n_streams;
-  const S* grad_out = static_cast<const S*>(args.grad_out.data) + t * args.grad_out.token_stride;
-  const acc_t* h_post = static_cast<const acc_t*>(args.h_post.data) + t * args.h_post.token_stride;
-  S* grad_x = static_cast<S*>(args.grad_x) + t * n * args.width;
+  const MixBackwardToken<S> token(args, t, rows);
   lanes_t post_dot[kMaxStreams];
-  for (int j = 0; j < n; ++j) post_dot[j] = lanes_t::set(0);
+  for (int j = 0; j < token.n; ++j) post_dot[j] = lanes_t::set(0);
   const auto group = [&](const auto& load, const auto& store) {
     lanes_t grad_branch = lanes_t::set(0);
-    const lanes_t branch = load(y);
-    for (int j = 0; j < n; ++j) {
-      const lanes_t g = load(grad_out + j * args.grad_out.stream_stride);
-      grad_branch = fma(lanes_t::set(h_post[j]), g, grad_branch);
+    const lanes_t branch = load(token.y);
+    for (int j = 0; j < token.n; ++j) {
+      const lanes_t g = load(token.grad_out + j * token.grad_stride);
+      grad_branch = fma(lanes_t::set(token.h_post[j]), g, grad_branch);
       post_dot[j] = fma(g, branch, post_dot[j]);
-      store(grad_x + j * args.width, g);
+      store(token.grad_x + j * token.width, g);
     }
-    store(grad_y, grad_branch);
+    store(token.grad_y, grad_branch);
   };
   for_channels<acc_t>(
-      args.width,
+      token.width,
       [&](int64_t c) {
         group([&](const auto* row) { return lanes_t::load(row + c); },
               [&](auto* row, const lanes_t& value) { value.store(row + c); });
@@ -190,80 +271,86 @@ void write_backward_token(const MixWriteBackwardArgs& args, int64_t t, const acc
         group([&](const auto* row) { return load_partial(row + c, count); },
               [&](auto* row, const lanes_t& value) { store_partial(row + c, value, count); });
       });
-  for (int j = 0; j < n; ++j) grad_h_post[j] = post_dot[j].sum();
+  for (int j = 0; j < token.n; ++j) token.grad_h_post[j] = post_dot[j].sum();
+}
+
+template <class T>
+using ForwardToken = void (*)(const MixWriteArgs&, int64_t t, const T* y);
+template <class T>
+using BackwardToken = void (*)(const MixWriteBackwardArgs&, int64_t t, const BackwardRows<T>&);
+
+template <class T>
+void forward(const MixWriteArgs& args, ForwardToken<T> kernel, int64_t grain,
+             ParallelFor parallel_for) {
+  parallel(parallel_for, args.tokens, grain, [&](int64_t begin, int64_t end) {
+    BranchRows<T, MixWriteArgs> branch(args);
+    for (int64_t t = begin; t < end; ++t) kernel(args, t, branch.row(t));
+  });
 }
 
 /// Where the sums over the tokens of one partition go; null where there is nothing to sum.
 template <class T>
 struct PartitionSums {
-  double* h_res;
-  double* h_post;
+  double *h_res, *h_post;
   T* bias;
 };
 
-template <class S, int kN>
-void backward_tokens(const MixWriteBackwardArgs& args, int64_t begin, int64_t end,
-                     const PartitionSums<accumulate_t<S>>& sums) {
-  using acc_t = accumulate_t<S>;
-  const int n = kN ? kN : args.n_streams;
-  const bool has_mix = args.h_res.data != nullptr;
-  const bool direct = is_stored_as<acc_t>(args.y_dtype);
-  BranchRows<acc_t, MixWriteBackwardArgs> branch(args);
-  Scratch<acc_t> grad_row(direct ? 0 : args.width);
-  acc_t res_sum[kMaxStreams * kMaxStreams], post_sum[kMaxStreams];
+template <class T>
+void backward_tokens(const MixWriteBackwardArgs& args, BackwardToken<T> kernel, int64_t begin,
+                     int64_t end, const PartitionSums<T>& sums) {
+  const int n = args.n_streams;
+  const bool direct = is_stored_as<T>(args.y_dtype);
+  BranchRows<T, MixWriteBackwardArgs> branch(args);
+  Scratch<T> grad_row(direct ? 0 : args.width);
+  T res_sum[kMaxStreams * kMaxStreams], post_sum[kMaxStreams];
   for (int64_t t = begin; t < end; ++t) {
-    acc_t* grad_y = direct ? static_cast<acc_t*>(args.grad_y) + t * args.width : grad_row.data();
-    acc_t* grad_h_post = sums.h_post ? post_sum : static_cast<acc_t*>(args.grad_h_post) + t * n;
-    if (has_mix) {
-      acc_t* grad_h_res = sums.h_res ? res_sum : static_cast<acc_t*>(args.grad_h_res) + t * n * n;
-      mix_backward_token<S, kN>(args, t, branch.row(t), grad_y, grad_h_res, grad_h_post);
-      if (sums.h_res) add_row(res_sum, n * n, sums.h_res);
-    } else {
-      write_backward_token<S>(args, t, branch.row(t), grad_y, grad_h_post);
+    BackwardRows<T> rows{branch.row(t), grad_row.data(), res_sum, post_sum};
+    if (direct) rows.grad_y = static_cast<T*>(args.grad_y) + t * args.width;
+    if (args.h_res.data && !sums.h_res) {
+      rows.grad_h_res = static_cast<T*>(args.grad_h_res) + t * n * n;
     }
+    if (!sums.h_post) rows.grad_h_post = static_cast<T*>(args.grad_h_post) + t * n;
+    kernel(args, t, rows);
+    if (sums.h_res) add_row(res_sum, n * n, sums.h_res);
     if (sums.h_post) add_row(post_sum, n, sums.h_post);
-    if (sums.bias) add_row(grad_y, args.width, sums.bias);
-    if (!direct) store_row(args.y_dtype, grad_y, args.width, args.grad_y, t * args.width);
+    if (sums.bias) add_row(rows.grad_y, args.width, sums.bias);
+    if (!direct) store_row(args.y_dtype, rows.grad_y, args.width, args.grad_y, t * args.width);
   }
 }
 
-template <class S, int kN>
-void backward(const MixWriteBackwardArgs& args, ParallelFor parallel_for) {
-  using acc_t = accumulate_t<S>;
-  const int n = kN ? kN : args.n_streams;
+template <class T>
+void backward(const MixWriteBackwardArgs& args, BackwardToken<T> kernel, int64_t grain,
+              ParallelFor parallel_for) {
+  const int n = args.n_streams;
   const int64_t width = args.width;
   const bool sum_res = args.h_res.data && args.h_res.token_stride == 0;
   const bool sum_post = args.h_post.token_stride == 0;
   if (!sum_res && !sum_post && !args.bias) {
-    const int64_t grain = token_grain((3 * n + 2) * width * sizeof(S));
     parallel(parallel_for, args.tokens, grain, [&](int64_t begin, int64_t end) {
-      backward_tokens<S, kN>(args, begin, end, {nullptr, nullptr, nullptr});
+      backward_tokens<T>(args, kernel, begin, end, {nullptr, nullptr, nullptr});
     });
     return;
   }
   const int64_t parts = row_partitions(args.tokens, width);
   const int64_t stride = n * n + n;
-  acc_t* bias_partials = static_cast<acc_t*>(args.bias_partials);
+  T* bias_partials = static_cast<T*>(args.bias_partials);
   parallel(parallel_for, parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) {
       double* partial = args.partials + part * stride;
+      T* bias = args.bias ? bias_partials + part * width : nullptr;
       for (int64_t k = 0; k < stride; ++k) partial[k] = 0;
-      acc_t* bias = args.bias ? bias_partials + part * width : nullptr;
       for (int64_t c = 0; bias && c < width; ++c) bias[c] = 0;
-      backward_tokens<S, kN>(
-          args, partition_begin(args.tokens, parts, part),
-          partition_begin(args.tokens, parts, part + 1),
-          {sum_res ? partial : nullptr, sum_post ? partial + n * n : nullptr, bias});
+      backward_tokens<T>(args, kernel, partition_begin(args.tokens, parts, part),
+                         partition_begin(args.tokens, parts, part + 1),
+                         {sum_res ? partial : nullptr, sum_post ? partial + n * n : nullptr, bias});
     }
   });
-  if (sum_res) {
-    sum_partials(args.partials, parts, stride, n * n, static_cast<acc_t*>(args.grad_h_res));
-  }
+  if (sum_res) sum_partials(args.partials, parts, stride, n * n, static_cast<T*>(args.grad_h_res));
   if (sum_post) {
-    sum_partials(args.partials + n * n, parts, stride, n, static_cast<acc_t*>(args.grad_h_post));
+    sum_partials(args.partials + n * n, parts, stride, n, static_cast<T*>(args.grad_h_post));
   }
   if (args.bias) {
-    sum_partials(bias_partials, parts, width, width, static_cast<acc_t*>(args.grad_bias));
+    sum_partials(bias_partials, parts, width, width, static_cast<T*>(args.grad_bias));
   }
 }
 
@@ -272,27 +359,28 @@ void backward(const MixWriteBackwardArgs& args, ParallelFor parallel_for) {
 void mix_write_forward(const MixWriteArgs& args, ParallelFor parallel_for) {
   dispatch_dtype(args.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
-    using acc_t = accumulate_t<scalar_t>;
-    const int64_t grain = token_grain((2 * args.n_streams + 1) * args.width * sizeof(scalar_t));
-    const auto run = [&](const auto& token) {
-      parallel(parallel_for, args.tokens, grain, [&](int64_t begin, int64_t end) {
-        BranchRows<acc_t, MixWriteArgs> branch(args);
-        for (int64_t t = begin; t < end; ++t) token(args, t, branch.row(t));
+    ForwardToken<accumulate_t<scalar_t>> kernel = write_token<scalar_t>;
+    if (args.h_res.data) {
+      dispatch_streams(args.n_streams, [&](auto streams) {
+        kernel = mix_token<scalar_t, decltype(streams)::value>;
       });
-    };
-    if (!args.h_res.data) return run(write_token<scalar_t>);
-    dispatch_streams(args.n_streams,
-                     [&](auto streams) { run(mix_token<scalar_t, decltype(streams)::value>); });
+    }
+    const int64_t grain = token_grain((2 * args.n_streams + 1) * args.width * sizeof(scalar_t));
+    forward(args, kernel, grain, parallel_for);
   });
 }
 
 void mix_write_backward(const MixWriteBackwardArgs& args, ParallelFor parallel_for) {
   dispatch_dtype(args.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
-    if (!args.h_res.data) return backward<scalar_t, 0>(args, parallel_for);
-    dispatch_streams(args.n_streams, [&](auto streams) {
-      backward<scalar_t, decltype(streams)::value>(args, parallel_for);
-    });
+    BackwardToken<accumulate_t<scalar_t>> kernel = write_backward_token<scalar_t>;
+    if (args.h_res.data) {
+      dispatch_streams(args.n_streams, [&](auto streams) {
+        kernel = mix_backward_token<scalar_t, decltype(streams)::value>;
+      });
+    }
+    const int64_t grain = token_grain((3 * args.n_streams + 2) * args.width * sizeof(scalar_t));
+    backward(args, kernel, grain, parallel_for);
   });
 }
 

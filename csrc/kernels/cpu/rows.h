@@ -77,7 +77,8 @@ inline void add_row(const From* from, int64_t width, To* to) {
 
 /// out[k] = sum of partials[part * stride + k] over parts in order, in double.
 template <class T, class P>
-inline void sum_partials(const P* partials, int64_t parts, int64_t stride, int64_t count, T* out) {
+__attribute__((noinline)) void sum_partials(const P* partials, int64_t parts, int64_t stride,
+                                            int64_t count, T* out) {
   constexpr int64_t block = 64;
   for (int64_t k = 0; k < count; k += block) {
     const int64_t size = count - k < block ? count - k : block;
