@@ -24,6 +24,20 @@ from .config import GPTConfig
 INIT_STD = 0.02
 
 
+class Linear(nn.Linear):
+    """``nn.Linear`` without initial values: :class:`GPT` sets them from its generator."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: PyTorch's own would draw from the global generator."""
+
+
+class Embedding(nn.Embedding):
+    """``nn.Embedding`` without initial values: :class:`GPT` sets them from its generator."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: PyTorch's own would draw from the global generator."""
+
+
 class Attention(nn.Module):
     """Branch: layer norm, then causal self-attention."""
 
@@ -32,8 +46,8 @@ class Attention(nn.Module):
         self.n_head = config.n_head
         self.dropout = config.dropout
         self.norm = nn.LayerNorm(config.width, bias=config.bias, **factory)
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.bias, **factory)
-        self.output = nn.Linear(config.width, config.width, bias=config.bias, **factory)
+        self.qkv = Linear(config.width, 3 * config.width, bias=config.bias, **factory)
+        self.output = Linear(config.width, config.width, bias=config.bias, **factory)
 
     def forward(self, u: Tensor, cache: list[Tensor] | None = None) -> Tensor:
         """``u [B, T, C]``. ``cache``: keys and values of earlier tokens; it is extended."""
@@ -60,8 +74,8 @@ class MLP(nn.Module):
         super().__init__()
         self.dropout = config.dropout
         self.norm = nn.LayerNorm(config.width, bias=config.bias, **factory)
-        self.hidden = nn.Linear(config.width, 4 * config.width, bias=config.bias, **factory)
-        self.output = nn.Linear(4 * config.width, config.width, bias=config.bias, **factory)
+        self.hidden = Linear(config.width, 4 * config.width, bias=config.bias, **factory)
+        self.output = Linear(4 * config.width, config.width, bias=config.bias, **factory)
 
     def forward(self, u: Tensor) -> Tensor:
         """``[..., C] -> [..., C]``."""
@@ -90,10 +104,9 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         device = torch.device(device) if device is not None else torch.get_default_device()
-        # Built without storage: otherwise every layer would first initialise itself at random.
-        factory: dict[str, Any] = {"device": "meta", "dtype": dtype}
-        self.token_embedding = nn.Embedding(config.vocab_size, config.width, **factory)
-        self.position_embedding = nn.Embedding(config.block_size, config.width, **factory)
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.token_embedding = Embedding(config.vocab_size, config.width, **factory)
+        self.position_embedding = Embedding(config.block_size, config.width, **factory)
         self.expand: ExpandStreams | None = None
         self.sites = nn.ModuleDict()
         for layer in range(config.n_layer):
@@ -107,6 +120,7 @@ class GPT(nn.Module):
                 scheme=config.expand,
                 base=config.expand_base,
                 noise=config.expand_noise,
+                generator=torch.Generator(),
                 **factory,
             )
             self.reduce = ReduceStreams(
@@ -117,7 +131,6 @@ class GPT(nn.Module):
                 **factory,
             )
         if device.type != "meta":
-            self.to_empty(device=device)
             self.reset_parameters(generator=generator)
 
     def _site(self, branch: nn.Module, factory: dict[str, Any]) -> nn.Module:
@@ -131,6 +144,8 @@ class GPT(nn.Module):
             width=config.width,
             site_index=len(self.sites),
             designate=config.designate,
+            # Not the default generator: reset_parameters draws what counts.
+            generator=torch.Generator(),
             **factory,
         )
 
