@@ -78,8 +78,8 @@ FIGURES: dict[str, FigureSpec] = {
             "One line per stream, the stream with the largest mean write share thicker; dashed "
             "with a grey band (smallest to largest stream): the model at initialisation. Streams "
             "that part from the dashed line have grown apart in norm; a falling cosine says that "
-            "they hold different directions. A stream with a large norm does not dominate the logits "
-            "where the readout normalises every stream.",
+            "they hold different directions. A stream with a large norm does not dominate the "
+            "logits where the readout normalises every stream.",
             states.definitions(states.IMBALANCE_PANELS),
             states.draw_imbalance,
             states.imbalance_rows,

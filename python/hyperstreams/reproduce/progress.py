@@ -1,0 +1,95 @@
+"""Progress of several runs as one: what is running, how far it is, how long it will take."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
+
+
+def duration(seconds: float) -> str:
+    """``42 s`` or ``6 min``, as coarse as the estimate is."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+class Progress:
+    """One status line on a terminal, or a line now and then elsewhere.
+
+    ``costs`` are relative costs of one step of each run; they only serve until a run's own speed
+    has been measured. ``steps`` is the number of steps of every run, ``closing`` the
+    seconds that the work after the last run is expected to take.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        costs: Sequence[float],
+        steps: int,
+        *,
+        closing: float = 0.0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.labels, self.costs, self.steps, self.closing = labels, list(costs), steps, closing
+        self.stream = sys.stderr if stream is None else stream
+        self.clock = clock
+        self.current = 0
+        self.speeds: dict[int, float] = {}
+        self.shown_tenth = -1
+
+    def start(self, index: int) -> Callable[[dict[str, Any]], None]:
+        """Begin run ``index``; the function takes every record that the run writes."""
+        self.current = index
+        self.shown_tenth = -1
+        began, first = self.clock(), -1
+
+        def record(values: dict[str, Any]) -> None:
+            nonlocal began, first
+            step = int(values["step"])
+            if first < 0:
+                # What came before the first record (a resumed part, start-up) is not speed.
+                began, first = self.clock(), step
+            elif step > first:
+                self.speeds[index] = (self.clock() - began) / (step - first)
+            self._show(step, values["loss"], values["kind"])
+
+        return record
+
+    def remaining(self, step: int) -> float | None:
+        """Seconds until everything is done, or None before any speed is known."""
+        if not self.speeds:
+            return None
+        latest = self.current if self.current in self.speeds else max(self.speeds)
+        unit = self.speeds[latest] / self.costs[latest]
+        total = self.closing
+        for index in range(self.current, len(self.labels)):
+            left = self.steps - step if index == self.current else self.steps
+            total += left * self.speeds.get(index, unit * self.costs[index])
+        return total
+
+    def _show(self, step: int, loss: float, kind: str) -> None:
+        terminal = self.stream.isatty()
+        tenth = 10 * step // self.steps
+        if not terminal and (tenth == self.shown_tenth or kind != "eval"):
+            return
+        self.shown_tenth = tenth
+        left = self.remaining(step)
+        text = (
+            f"[{self.current + 1}/{len(self.labels)}] {self.labels[self.current]:<14} "
+            f"step {step:>5}/{self.steps}  {kind} loss {loss:.3f}  "
+            f"{'' if left is None else f'about {duration(left)} left'}"
+        )
+        if terminal:
+            self.stream.write(f"\r{text:<78}")
+        else:
+            self.stream.write(text.rstrip() + "\n")
+        self.stream.flush()
+
+    def finish(self, text: str) -> None:
+        """End the current run's line with a closing remark."""
+        if self.stream.isatty():
+            self.stream.write(f"\r{text:<78}\n")
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
