@@ -167,8 +167,8 @@ def straightest(about: str, trained: Capture) -> Verdict:
         "The stream written to most has the lowest token curvature",
         "shown" if shown else "not shown",
         f"Stream s{leader}: {mean:+.2f} ± {error:.2f} degrees against the mean of the others, "
-        f"lowest at {lowest} of {states} states. Shown means: lower by over two standard errors "
-        f"and lowest at most states. Streams hold the same vectors with other weights, so this is not "
+        f"lowest at {lowest} of {states} states. Shown means: lower by over two standard "
+        f"errors and lowest at most states. Streams hold the same vectors with other weights, so this is not "
         f"evidence independent of the write shares.",
     )
 
