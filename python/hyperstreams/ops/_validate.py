@@ -26,11 +26,6 @@ def fail(error: type[Exception], op: str, argument: str, expected: str, got: obj
     raise error(f"{op}: {argument}: expected {expected}, got {got}")
 
 
-def check_tensor(op: str, argument: str, value: object) -> None:
-    if not isinstance(value, Tensor):
-        fail(TypeError, op, argument, "a torch.Tensor", type(value).__name__)
-
-
 def check_streams(op: str, x: Tensor) -> torch.Size:
     """X ``[..., n, C]`` in a supported dtype; returns its shape."""
     if not isinstance(x, Tensor):
@@ -105,19 +100,16 @@ def check_parameter(
         fail(ValueError, op, argument, f"[{symbols}] = {tuple(shape)}", f"shape {tuple(p.shape)}")
 
 
-def check_rows(
-    op: str, argument: str, y: Tensor, x: Tensor, shape: torch.Size, dtypes: tuple[torch.dtype, ...]
-) -> None:
-    """A branch output ``[..., C]`` beside streams ``[..., n, C]``."""
+def check_branch(op: str, argument: str, y: Tensor, shape: torch.Size, x: Tensor) -> None:
+    """A branch output ``[..., C]`` beside streams ``[..., n, C]`` of ``shape``."""
     if not isinstance(y, Tensor):
         fail(TypeError, op, argument, "a torch.Tensor", type(y).__name__)
-    if y.dtype not in dtypes:
-        names = " or ".join(_short(dtype) for dtype in dtypes)
-        fail(TypeError, op, argument, f"{names} beside {_short(x.dtype)} streams", _short(y.dtype))
-    if y.shape != shape:
+    if y.dtype not in COEFFICIENT_DTYPE:
+        fail(TypeError, op, argument, "float32, bfloat16, float16 or float64", _short(y.dtype))
+    if y.shape != shape[:-2] + shape[-1:]:
         fail(
             ValueError, op, argument,
-            f"[..., C] = {tuple(shape)} for streams [..., n, C] = {tuple(x.shape)}",
+            f"[..., C] = {tuple(shape[:-2] + shape[-1:])} for streams [..., n, C] = {tuple(shape)}",
             f"shape {tuple(y.shape)}",
         )  # fmt: skip
     if y.device != x.device:

@@ -7,10 +7,17 @@ from torch import Tensor
 from ..mixers import Mixer, get_mixer
 from . import reference, reference_stats
 from ._backend import use_fused, without_autocast
+from ._ops import mix_write as _mix_write
 from ._ops import project as _project
 from ._ops import read as _read
 from ._ops.project import EPS_POSITIONS
-from ._validate import check_coefficient, check_project, check_streams
+from ._validate import (
+    check_branch,
+    check_coefficient,
+    check_parameter,
+    check_project,
+    check_streams,
+)
 from .settings import MIX_ACTIVATION, READ_ACTIVATION, WRITE_ACTIVATION, Activation
 
 
@@ -41,7 +48,36 @@ def read(x: Tensor, h_pre: Tensor) -> Tensor:
 def mix_write(
     x: Tensor, y: Tensor, h_res: Tensor | None, h_post: Tensor, *, bias: Tensor | None = None
 ) -> Tensor:
-    return reference.mix_write(x, y, h_res, h_post, bias)
+    """Next streams: ``x'[j, c] = sum_i h_res[j, i] x[i, c] + h_post[j] (y[c] + bias[c])``.
+
+    Parameters
+    ----------
+    x : streams ``[..., n, C]``, float32, bfloat16, float16 or float64; n in 1..16; any strides.
+    y : branch output ``[..., C]`` in any of these dtypes.
+    h_res : mixing matrix ``[..., n, n]`` (per token) or ``[n, n]`` (static), row j destination,
+        column i source; None is the identity. float32, or float64 beside float64 streams.
+    h_post : write weights ``[..., n]`` or ``[n]``, in h_res's dtype.
+    bias : ``[C]`` in h_res's dtype, added to y, or None.
+
+    Returns
+    -------
+    x' : ``[..., n, C]`` in x's dtype, contiguous; accumulated in float32 (float64), rounded once.
+
+    Raises ValueError for shapes and devices that do not fit, TypeError for dtypes.
+    Equivalent to ``h_res @ x.float() + h_post[..., :, None] * (y.float() + bias)[..., None, :]``.
+    Source: mHC, 2512.24880, eq. 3; Hyper-Connections, 2409.19606, eq. 3.
+    """
+    shape = check_streams("mix_write", x)
+    check_branch("mix_write", "y", y, shape, x)
+    if h_res is not None:
+        matrix = shape[:-1] + shape[-2:-1]
+        check_coefficient("mix_write", "h_res", h_res, "n, n", matrix, 2, x)
+    check_coefficient("mix_write", "h_post", h_post, "n", shape[:-1], 1, x)
+    if bias is not None:
+        check_parameter("mix_write", "bias", bias, "C", shape[-1:], x)
+    if use_fused("mix_write", x):
+        return _mix_write.mix_write(x, y, h_res, h_post, bias)
+    return without_autocast(reference.mix_write, x, y, h_res, h_post, bias)
 
 
 def project(
@@ -104,7 +140,8 @@ def coefficients(
     per_stream: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     chosen = get_mixer(mixer)
-    return reference.coefficients(
+    return without_autocast(
+        reference.coefficients,
         logits,
         inv_rms,
         alpha,
