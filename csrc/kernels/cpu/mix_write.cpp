@@ -338,8 +338,8 @@ void backward(const MixWriteBackwardArgs& args, BackwardToken<T> kernel, int64_t
     for (int64_t part = begin; part < end; ++part) {
       double* partial = args.partials + part * stride;
       T* bias = args.bias ? bias_partials + part * width : nullptr;
-      for (int64_t k = 0; k < stride; ++k) partial[k] = 0;
-      for (int64_t c = 0; bias && c < width; ++c) bias[c] = 0;
+      zero_row(stride, partial);
+      if (bias) zero_row(width, bias);
       backward_tokens<T>(args, kernel, partition_begin(args.tokens, parts, part),
                          partition_begin(args.tokens, parts, part + 1),
                          {sum_res ? partial : nullptr, sum_post ? partial + n * n : nullptr, bias});

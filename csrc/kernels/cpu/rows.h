@@ -69,6 +69,11 @@ inline void store_row(DType dtype, const T* row, int64_t width, void* data, int6
   });
 }
 
+template <class T>
+inline void zero_row(int64_t width, T* row) {
+  for (int64_t k = 0; k < width; ++k) row[k] = 0;
+}
+
 /// to[k] += from[k].
 template <class To, class From>
 inline void add_row(const From* from, int64_t width, To* to) {
