@@ -24,8 +24,9 @@ from .config import TrainConfig
 from .data import derive_seed, open_data
 from .environment import peak_memory_mib
 from .errors import NonFiniteError, RunError, require
+from .evaluation import evaluate
 from .run_dir import MetricsLog, RunSummary, finished_summary, open_run_dir, summarize
-from .trainer import Trainer, find_device
+from .trainer import Trainer
 
 
 def run_training(
@@ -55,7 +56,8 @@ def run_training(
     The caller's random state is left as it was.
     """
     require_safetensors()
-    device = find_device(config.device)
+    if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
+        raise RunError(f"device: expected a device that is present, got {config.device!r}")
     data = open_data(
         config.dataset,
         tokenizer=config.tokenizer,
@@ -67,7 +69,8 @@ def run_training(
     if (done := finished_summary(run_dir)) is not None:
         return done
 
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), _signals() as received:
+    cuda = [torch.device(config.device)] if torch.device(config.device).type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), _signals() as received:
         torch.manual_seed(derive_seed(config.seed, "dropout"))
         trainer = Trainer(config, data)
         checkpoint = find_checkpoint(run_dir)
@@ -99,7 +102,7 @@ def _loop(
     bar: Any,
     on_record: Callable[[dict[str, Any]], None] | None,
 ) -> None:
-    config = trainer.config
+    config, data = trainer.config, trainer.data
 
     def write(record: dict[str, Any]) -> None:
         log.write(record)
@@ -109,8 +112,10 @@ def _loop(
             on_record(record)
 
     def evaluation() -> None:
-        loss = trainer.evaluate()
-        per_byte = loss / trainer.data.val_bytes_per_token
+        batches = data.eval_batches(config.batch_size, config.eval_windows)
+        # The eager module: the numbers do not depend on the compile switch.
+        loss = evaluate(trainer.model, batches, autocast=config.autocast)
+        per_byte = loss / data.val_bytes_per_token
         write({"kind": "eval", "step": trainer.step, "loss": loss, "nats_per_byte": per_byte})
 
     def save() -> None:
