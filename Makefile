@@ -8,6 +8,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_JOBS ?= 2
 PYTEST_ARGS ?=
 CUDA_ARCHS ?= 90-real
+SMOKE_STEPS ?= 20
 # A warning of a compiler newer than ours must not stop a stranger.
 WERROR ?= $(if $(CI),ON,OFF)
 
@@ -65,8 +66,8 @@ test: build  ## GoogleTest and pytest
 demo: build  ## train four small models and write runs/demo/report.html (QUICK=1: about two minutes)
 	python -m hyperstreams demo $(if $(QUICK),--quick)
 
-smoke: build
-	@echo smoke
+smoke: build  ## the demo in a minute: four models, a few steps each
+	python -m hyperstreams demo --steps $(SMOKE_STEPS) --out build/smoke
 
 lint: setup  ## ruff, mypy, clang-format, whitespace: the hooks of .pre-commit-config.yaml on every file
 	pre-commit run --all-files --show-diff-on-failure

@@ -60,7 +60,7 @@ PYTHON = {
     ".diagnostics.geometry": ["torch"],
     ".diagnostics.metrics": ["torch"],
     ".train": ["torch", "numpy", "safetensors", "tiktoken", "tqdm", "tomli", ".models", ".nn", "."],
-    ".reproduce": ["torch", "numpy", "matplotlib", "tqdm", ".train", ".diagnostics", "."],
+    ".reproduce": ["torch", "numpy", "matplotlib", "tqdm", ".train", ".models", ".diagnostics", "."],
     ".doctor": ["torch", ".ops", ".mixers", "._library", "._info", "."],
     ".cli": [
         "torch",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ def describe_environment() -> dict[str, Any]:
     """A JSON-able record of everything outside the config that numbers may depend on."""
     record: dict[str, Any] = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "hyperstreams": package_version(),
+        "hyperstreams": hyperstreams.__version__,
         **_source_commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -34,18 +34,8 @@ def describe_environment() -> dict[str, Any]:
     if torch.cuda.is_available():
         record["cuda"] = torch.version.cuda
         record["gpu"] = torch.cuda.get_device_name()
-    backend_status = getattr(hyperstreams, "backend_status", None)
-    if backend_status is not None:
-        record["backend"] = str(backend_status())
+    record["backend"] = dataclasses.asdict(hyperstreams.backend_status())
     return record
-
-
-def package_version() -> str:
-    """The installed version, or what a source tree without metadata can say."""
-    try:
-        return metadata.version("hyperstreams")
-    except metadata.PackageNotFoundError:
-        return "not installed (source tree)"
 
 
 def peak_memory_mib() -> float | None:

@@ -22,6 +22,7 @@ from .atomic import sync
 from .errors import RunError
 
 FORMAT = "hyperstreams-tokens-1"
+_KEYS = {"source", "sha256", "dtype", "tokens", "bytes", "tokenizer"}
 _DTYPES = {"uint16": torch.uint16, "uint32": torch.uint32}
 
 
@@ -37,9 +38,9 @@ def token_dtype(vocab_size: int) -> str:
 def write_tokens(folder: str | Path, splits: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write a folder of the format at once: a half-written one is never seen under its name.
 
-    ``splits`` maps ``"train"`` and ``"val"`` to int64 ids ``[tokens]``; ``meta`` needs
-    ``meta["tokenizer"]["vocab_size"]``. An id outside the vocabulary is an error, so that nothing
-    wraps around in the narrow dtype.
+    ``splits`` maps ``"train"`` and ``"val"`` to int64 ids ``[tokens]``; ``meta`` holds ``source``,
+    ``sha256``, ``bytes`` (of each split) and ``tokenizer`` (what :meth:`Tokenizer.describe` gives).
+    An id outside the vocabulary is an error, so that nothing wraps around in the narrow dtype.
     """
     _check_byte_order()
     folder = Path(folder)
@@ -93,8 +94,11 @@ def read_tokens(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise RunError(f"{path}: expected format {FORMAT!r}, got {meta_format(meta)!r}")
+    stated = meta.get("format") if isinstance(meta, dict) else None
+    if stated != FORMAT:
+        raise RunError(f"{path}: expected format {FORMAT!r}, got {stated!r}")
+    if missing := _KEYS - meta.keys():
+        raise RunError(f"{path}: {', '.join(sorted(missing))} missing")
     splits = {}
     for name, count in meta["tokens"].items():
         dtype = _DTYPES[meta["dtype"]]
@@ -106,11 +110,6 @@ def read_tokens(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             )
         splits[name] = torch.from_file(str(file), shared=False, size=count, dtype=dtype)
     return splits, meta
-
-
-def meta_format(meta: object) -> object:
-    """The format that a meta.json claims, or None."""
-    return meta.get("format") if isinstance(meta, dict) else None
 
 
 def _check_byte_order() -> None:

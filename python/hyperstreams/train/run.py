@@ -24,9 +24,8 @@ from .config import TrainConfig
 from .data import derive_seed, open_data
 from .environment import peak_memory_mib
 from .errors import NonFiniteError, RunError, require
-from .evaluation import evaluate
 from .run_dir import MetricsLog, RunSummary, finished_summary, open_run_dir, summarize
-from .trainer import Trainer
+from .trainer import Trainer, find_device
 
 
 def run_training(
@@ -56,8 +55,7 @@ def run_training(
     The caller's random state is left as it was.
     """
     require_safetensors()
-    if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
-        raise RunError(f"device: expected a device that is present, got {config.device!r}")
+    device = find_device(config.device)
     data = open_data(
         config.dataset,
         tokenizer=config.tokenizer,
@@ -69,8 +67,7 @@ def run_training(
     if (done := finished_summary(run_dir)) is not None:
         return done
 
-    cuda = [torch.device(config.device)] if torch.device(config.device).type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _signals() as received:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _signals() as received:
         torch.manual_seed(derive_seed(config.seed, "dropout"))
         trainer = Trainer(config, data)
         checkpoint = find_checkpoint(run_dir)
@@ -102,7 +99,7 @@ def _loop(
     bar: Any,
     on_record: Callable[[dict[str, Any]], None] | None,
 ) -> None:
-    config, data = trainer.config, trainer.data
+    config = trainer.config
 
     def write(record: dict[str, Any]) -> None:
         log.write(record)
@@ -112,10 +109,8 @@ def _loop(
             on_record(record)
 
     def evaluation() -> None:
-        batches = data.eval_batches(config.batch_size, config.eval_windows)
-        # The eager module: the numbers do not depend on the compile switch.
-        loss = evaluate(trainer.model, batches, autocast=config.autocast)
-        per_byte = loss / data.val_bytes_per_token
+        loss = trainer.evaluate()
+        per_byte = loss / trainer.data.val_bytes_per_token
         write({"kind": "eval", "step": trainer.step, "loss": loss, "nats_per_byte": per_byte})
 
     def save() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from .blame import first_nonfinite_module
 from .config import TrainConfig
 from .data import TokenData, derive_seed
 from .errors import NonFiniteError, RunError
-from .evaluation import autocast_context
+from .evaluation import autocast_context, evaluate
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -27,14 +28,25 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return low + 0.5 * (config.lr - low) * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
+def find_device(name: str) -> torch.device:
+    """The device of that name, or a worded error when it is not there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"device: expected one that is present, got {name!r} ({reason})") from error
+    return device
+
+
 def build_model(config: TrainConfig) -> GPT:
     """The model with its initial weights; they depend on the seed, not on the device."""
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "init"))
     try:
         model = GPT(config.model, generator=generator)
-        return model.to(config.device)
-    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+    except (ValueError, TypeError) as error:
         raise RunError(f"model: {error}") from error
+    return model.to(find_device(config.device))
 
 
 class Trainer:
@@ -52,7 +64,7 @@ class Trainer:
         self.data = data
         self.model = build_model(config)
         self.model.train()
-        self.device = torch.device(config.device)
+        self.device = next(self.model.parameters()).device
         self.forward = torch.compile(self.model) if config.compile else self.model
         groups = self.model.parameter_groups(
             weight_decay=config.weight_decay, connection_policy=config.connection_policy
@@ -128,19 +140,39 @@ class Trainer:
         if not skipped:
             return
         step = self.step - skipped
+        raise self._blame("loss or gradient", step, self._micro_batches(step))
 
-        def repeat() -> Tensor:
-            loss = torch.zeros((), device=self.device)
-            for tokens, targets in self._micro_batches(step):
+    def evaluate(self) -> float:
+        """Loss on the fixed validation windows; raises :class:`NonFiniteError` when not finite."""
+        config = self.config
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            return self.data.eval_batches(config.batch_size, config.eval_windows)
+
+        # The eager module: the numbers do not depend on the compile switch.
+        loss = evaluate(self.model, batches(), autocast=config.autocast)
+        if not math.isfinite(loss):
+            raise self._blame("validation loss", self.step, batches())
+        return loss
+
+    def _blame(
+        self, what: str, step: int, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> NonFiniteError:
+        """The error for numbers gone bad, after repeating batches until one shows the module."""
+        module, reason = None, ""
+        for tokens, targets in batches:
+
+            def repeat(tokens: Tensor = tokens, targets: Tensor = targets) -> Tensor:
                 with autocast_context(self.device, self.config.autocast):
-                    loss = loss + self.model(tokens, targets)[1]
-            return loss
+                    loss: Tensor = self.model(tokens.to(self.device), targets.to(self.device))[1]
+                return loss
 
-        self.optimizer.zero_grad(set_to_none=True)
-        module, reason = first_nonfinite_module(self.model, repeat)
+            module, reason = first_nonfinite_module(self.model, repeat)
+            if module is not None:
+                break
         where = f"first module to blame: {module} ({reason})" if module else reason
-        raise NonFiniteError(
-            f"loss or gradient not finite at step {step}; {where}", step=step, module=module
+        return NonFiniteError(
+            f"{what} not finite at step {step}; {where}", step=step, module=module
         )
 
     def take_record(self) -> dict[str, Any]:

@@ -9,11 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from hyperstreams.train import RunError, TokenData, builtin_corpus, open_data, prepare
+from hyperstreams.train import (
+    ByteTokenizer,
+    RunError,
+    TokenData,
+    builtin_corpus,
+    open_data,
+    prepare,
+)
 from hyperstreams.train import data as data_module
 from hyperstreams.train.memmap import read_tokens, token_dtype, write_tokens
 
-META = {"tokenizer": {"name": "byte", "vocab_size": 256}, "source": "test", "sha256": "0"}
+META = {
+    "tokenizer": {"name": "byte", "vocab_size": 256},
+    "source": "test",
+    "sha256": "0",
+    "bytes": {"train": 40, "val": 40},
+}
 
 
 def stdlib(folder: Path) -> Path:
@@ -138,6 +150,10 @@ def test_damaged_folders_are_worded(tmp_path: Path) -> None:
     (folder / "meta.json").write_text(json.dumps({**meta, "format": "other"}))
     with pytest.raises(RunError, match="expected format 'hyperstreams-tokens-1', got 'other'"):
         read_tokens(folder)
+    del meta["tokens"], meta["bytes"]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(RunError, match=r"meta\.json: bytes, tokens missing"):
+        read_tokens(folder)
     (folder / "meta.json").unlink()
     with pytest.raises(RunError, match=r"no meta\.json"):
         open_data(str(folder), block_size=8)
@@ -151,10 +167,7 @@ def test_ids_beyond_the_tokeniser_are_named() -> None:
 
 
 def open_data_from(ids: torch.Tensor) -> TokenData:
-    from hyperstreams.train import ByteTokenizer
-
-    meta = {**META, "bytes": {"val": ids.numel()}}
-    return TokenData(train=ids, val=ids, block_size=8, tokenizer=ByteTokenizer(), meta=meta)
+    return TokenData(train=ids, val=ids, block_size=8, tokenizer=ByteTokenizer(), meta=META)
 
 
 def test_short_text_is_refused(tmp_path: Path) -> None:

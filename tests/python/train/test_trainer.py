@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hyperstreams.train import (
+    MissingExtraError,
     NonFiniteError,
     RunError,
     TrainConfig,
@@ -116,13 +118,12 @@ def test_autocast_and_compile_switches(make_config: Make, monkeypatch: pytest.Mo
     assert graph.final_eval_loss == pytest.approx(plain.final_eval_loss, rel=1e-5)
 
 
-def test_absent_device_is_worded(make_config: Make) -> None:
-    if torch.cuda.is_available():
-        device, words = "cuda:99", "cuda:99"
-    else:
-        device, words = "cuda", "expected a device that is present, got 'cuda'"
-    with pytest.raises(RunError, match=words):
-        run_training(make_config(device=device), progress=False)
+@pytest.mark.parametrize("device", ["cuda:99", "toaster"])
+def test_absent_device_is_worded(make_config: Make, device: str) -> None:
+    config = make_config(device=device)
+    with pytest.raises(RunError, match=f"device: expected one that is present, got '{device}'"):
+        run_training(config, progress=False)
+    assert not config.run_dir().exists()
 
 
 def poison_weight(trainer: Trainer) -> None:
@@ -197,3 +198,25 @@ def test_bad_numbers_are_logged_and_the_last_checkpoint_stays(make_config: Make)
     assert records[-1]["kind"] == "nonfinite"
     assert records[-1]["step"] == caught.value.step
     assert caught.value.step > 0
+
+
+def test_bad_validation_loss_stops_too(make_config: Make) -> None:
+    trainer = make_trainer(make_config(connection="mhc"))
+    poison_weight(trainer)
+    with pytest.raises(NonFiniteError, match="validation loss not finite at step 0") as caught:
+        trainer.evaluate()
+    assert caught.value.module == "sites.L0m.branch.hidden"
+
+
+def test_progress_bar_when_asked(make_config: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    run_training(make_config("plain"))
+    assert capsys.readouterr().err == ""  # not a terminal
+    run_training(make_config("shown"), progress="always")
+    assert "12/12" in capsys.readouterr().err
+
+
+def test_progress_bar_without_tqdm(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    run_training(make_config("plain"))
+    with pytest.raises(MissingExtraError, match=r"the progress bar needs.*hyperstreams\[train\]"):
+        run_training(make_config("shown"), progress="always")
