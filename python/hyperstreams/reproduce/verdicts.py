@@ -168,8 +168,8 @@ def straightest(about: str, trained: Capture) -> Verdict:
         "shown" if shown else "not shown",
         f"Stream s{leader}: {mean:+.2f} ± {error:.2f} degrees against the mean of the others, "
         f"lowest at {lowest} of {states} states. Shown means: lower by over two standard "
-        f"errors and lowest at most states. Streams hold the same vectors with other weights, so this is not "
-        f"evidence independent of the write shares.",
+        f"errors and lowest at most states. Streams hold the same vectors with other weights: this "
+        f"is not evidence independent of the write shares.",
     )
 
 
