@@ -71,17 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    from .train.errors import NonFiniteError, RunError
-
     try:
         status: int = import_module(COMMANDS[name][0]).main(arguments)
         sys.stdout.flush()
-    except RunError as error:
-        print(f"hyperstreams {name}: {error}", file=sys.stderr)
-        return USAGE
-    except NonFiniteError as error:
-        print(f"hyperstreams {name}: {error}", file=sys.stderr)
-        return FAILED
     except KeyboardInterrupt:
         print(f"hyperstreams {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -89,4 +81,15 @@ def _run(name: str, arguments: list[str]) -> int:
         # The reader (head, less) has seen enough; keep the interpreter from flushing once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:  # a full disk, a folder without permission: the message names it
+        print(f"hyperstreams {name}: {error}", file=sys.stderr)
+        return FAILED
+    except (ValueError, RuntimeError) as error:
+        # Imported only here: `doctor` has to run where the rest of the package does not load.
+        from .train.errors import NonFiniteError, RunError
+
+        if not isinstance(error, (RunError, NonFiniteError)):
+            raise
+        print(f"hyperstreams {name}: {error}", file=sys.stderr)
+        return FAILED if isinstance(error, NonFiniteError) else USAGE
     return status

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hyperstreams
 import pytest
+import torch
 from hyperstreams.cli import COMMANDS, main
 from hyperstreams.cli_compare import parse_seeds
 
@@ -68,9 +71,12 @@ def test_every_command_has_help_with_examples(name: str, capsys: Capture) -> Non
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert f"usage: hyperstreams {name}" in text
-    assert (
-        f"  hyperstreams {name}" in text.partition("examples:")[2] + text.partition("examples:")[2]
-    )
+    assert f"  hyperstreams {name}" in text.partition("examples:")[2]
+
+
+def test_every_command_has_a_main() -> None:
+    for module, _ in COMMANDS.values():
+        assert callable(import_module(module).main)
 
 
 def test_train_prints_the_result(micro: dict[str, Any], tmp_path: Path, capsys: Capture) -> None:
@@ -141,7 +147,9 @@ def test_prepare_and_train_on_the_folder(
     assert stored["vocab_size"] == len(alphabet)
 
 
-@pytest.mark.parametrize("kind", ["connections", "mixers", "expansions", "presets", "datasets"])
+@pytest.mark.parametrize(
+    "kind", ["connections", "mixers", "expansions", "presets", "figures", "datasets"]
+)
 def test_list(kind: str, capsys: Capture) -> None:
     assert main(["list", kind]) == 0
     known = {
@@ -149,10 +157,40 @@ def test_list(kind: str, capsys: Capture) -> None:
         "mixers": "permutation",
         "expansions": "learned_scale",
         "presets": "tiny",
+        "figures": "fig2",
         "datasets": "builtin",
     }
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert known[kind] in names
+
+
+def test_full_disk_is_one_line(
+    micro: dict[str, Any], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "training_state.pt")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert main(["train", *words_of(micro), "--quiet"]) == 1
+    assert "No space left on device: 'training_state.pt'" in capsys.readouterr().err
+
+
+def test_numbers_gone_bad_are_one_line(micro: dict[str, Any], capsys: Capture) -> None:
+    words = ["--lr", "1e25", "--min_lr", "0", "--grad_clip", "none", "--quiet"]
+    assert main(["train", *words_of(micro), *words]) == 1
+    printed = capsys.readouterr().err
+    assert "not finite at step" in printed
+    assert "first module to blame" in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_run_directory_that_cannot_be_made(
+    micro: dict[str, Any], tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "file").write_text("")
+    micro["out_dir"] = tmp_path / "file" / "run"
+    assert main(["train", *words_of(micro)]) == 2
+    assert "cannot be made (Not a directory)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -175,6 +213,9 @@ def test_list(kind: str, capsys: Capture) -> None:
         (["compare", "--connections", "hc+x"], "unknown addition 'x'"),
         (["prepare", "none.txt", "out"], "none.txt"),
         (["list", "conections"], "invalid choice"),
+        (["figure", "fig0", "--run", "none"], "figure: unknown name 'fig0'"),
+        (["figure", "fig2", "--run", "none"], "none: not a run directory"),
+        (["figure", "fig2"], "the following arguments are required: --run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
