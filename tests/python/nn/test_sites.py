@@ -179,6 +179,24 @@ def test_other_casts_work_as_usual(x: Tensor) -> None:
     assert low.bias.dtype == torch.float32
 
 
+@pytest.mark.parametrize("connection", DYNAMIC)
+def test_autocast_keeps_coefficients_in_float32(connection: str, x: Tensor) -> None:
+    site = make(connection)
+    scramble(site)
+    expected = site.connection(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = site.connection(x)
+        streams = site(hnn.Streams(x))
+        state = streams.tensor
+    for value, reference in zip(actual, expected, strict=True):
+        if reference is not None:
+            assert value.dtype == torch.float32
+            assert torch.equal(value, reference)
+    assert streams.y is not None
+    assert streams.y.dtype == torch.bfloat16
+    assert state.dtype == torch.float32
+
+
 @pytest.mark.parametrize("connection", ALL)
 def test_meta_device(connection: str, x: Tensor) -> None:
     built = make(connection, k=2)
