@@ -59,6 +59,15 @@ inline bool innermost_is_contiguous(const Tensor& x) {
   return x.size(x.dim() - 1) <= 1 || x.stride(x.dim() - 1) == 1;
 }
 
+/// The device type of the library that includes this header: USE_CUDA is defined for _C_cuda alone.
+#ifdef USE_CUDA
+constexpr const char* kDeviceName = "a CUDA device";
+inline bool is_on_device(const Tensor& x) { return x.is_cuda(); }
+#else
+constexpr const char* kDeviceName = "the CPU";
+inline bool is_on_device(const Tensor& x) { return x.is_cpu(); }
+#endif
+
 /// Streams [..., n, C] as the kernels address them; keeps a contiguous copy alive when the strides
 /// of `x` cannot be expressed.
 struct Streams {
@@ -71,7 +80,7 @@ struct Streams {
 
   Streams(const Tensor& x, const char* op) : tensor(x) {
     STD_TORCH_CHECK(x.dim() >= 2, op, ": streams must be [..., n, C], got rank ", x.dim());
-    STD_TORCH_CHECK(x.is_cpu(), op, ": streams must be on the CPU");
+    STD_TORCH_CHECK(is_on_device(x), op, ": streams must be on ", kDeviceName);
     std::optional<int64_t> stride = token_stride(x, 2);
     if (!stride || !innermost_is_contiguous(x)) {
       tensor = torch::stable::contiguous(x);
@@ -98,7 +107,8 @@ struct Rows {
   Rows(const Tensor& rows, int64_t inner, int64_t tokens, int64_t row, ScalarType type,
        const char* op, const char* argument)
       : tensor(rows), is_static(rows.dim() == inner) {
-    STD_TORCH_CHECK(rows.is_cpu(), op, ": ", argument, " must be on the CPU");
+    STD_TORCH_CHECK(is_on_device(rows), op, ": ", argument, " must be on ", kDeviceName,
+                    ", like the streams");
     STD_TORCH_CHECK(rows.scalar_type() == type, op, ": ", argument, " has the wrong dtype");
     STD_TORCH_CHECK(rows.numel() == (is_static ? row : tokens * row), op, ": ", argument,
                     " has the wrong number of elements");
@@ -140,9 +150,8 @@ inline Tensor new_empty_as(const Tensor& like) {
 /// The CPU kernels' threads are torch's own.
 inline void parallel_for(int64_t tasks, int64_t grain,
                          void (*body)(int64_t begin, int64_t end, void* context), void* context) {
-  torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
-    body(begin, end, context);
-  });
+  torch::stable::parallel_for(0, tasks, grain,
+                              [&](int64_t begin, int64_t end) { body(begin, end, context); });
 }
 
 }  // namespace hyperstreams::torch_binding

@@ -81,11 +81,12 @@ PYTHON = {
 STANDARD = r"[a-z_]+"  # <vector>, <cstdint>, ...
 SIMD = r"(imm|x86|arm_|cpu)[a-z0-9_]*\.h"
 CUDA = r"(cub/|cuda/|cuda_)[a-z0-9_/]*(\.h|\.cuh)?"
+FIBER = r"ucontext\.h|sanitizer/common_interface_defs\.h"  # the emulation of CUDA threads
 STABLE = r"torch/(csrc/stable|csrc/inductor/aoti_torch/c|headeronly)/[A-Za-z0-9_/]+\.h"
 CPP = {
     "csrc/include": (["csrc/include"], [STANDARD, SIMD]),
     "csrc/kernels/cpu": (["csrc/kernels/cpu", "csrc/include"], [STANDARD, SIMD]),
-    "csrc/kernels/cuda": (["csrc/kernels/cuda", "csrc/include"], [STANDARD, CUDA]),
+    "csrc/kernels/cuda": (["csrc/kernels/cuda", "csrc/include"], [STANDARD, CUDA, FIBER]),
     "csrc/torch": (["csrc/torch", "csrc/include"], [STANDARD, STABLE]),
     "csrc/info": (
         ["csrc/info", "csrc/include"],

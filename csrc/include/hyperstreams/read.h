@@ -13,6 +13,7 @@
 #pragma once
 
 #include "hyperstreams/common.h"
+#include "hyperstreams/cuda.h"
 
 namespace hyperstreams {
 
@@ -36,7 +37,9 @@ struct ReadBackwardArgs {
   RowsView grad_u;   // [tokens, C]
   void* grad_x;      // out [tokens, n, C]
   void* grad_h_pre;  // out [tokens, n], or [n] when h_pre is static
-  double* partials;  // scratch [token_partitions(tokens), n] when h_pre is static, else unused
+  // Scratch [parts, n] when h_pre is static, else unused. parts: token_partitions(tokens) on the
+  // CPU, plan_read(...).partials on CUDA.
+  double* partials;
 };
 
 namespace cpu {
@@ -49,4 +52,13 @@ void read_forward(const ReadArgs& args, ParallelFor parallel_for);
 void read_backward(const ReadBackwardArgs& args, ParallelFor parallel_for);
 
 }  // namespace cpu
+
+namespace cuda {
+
+/// Queue read on the stream; float32, bfloat16 and float16 streams. Bytes and summation order as on
+/// the CPU, except that static grad_h_pre is summed within the token ranges of plan_read.
+Status read_forward(const ReadArgs& args, Stream stream);
+Status read_backward(const ReadBackwardArgs& args, Stream stream);
+
+}  // namespace cuda
 }  // namespace hyperstreams

@@ -1,0 +1,29 @@
+// The device layer: all that a kernel file needs beyond plain CUDA C++.
+//
+// Kernels include this header, are written with __global__, threadIdx and blockIdx, and use the
+// functions below for everything in which threads meet. nvcc compiles them to hardware
+// instructions and CUB; a host compiler compiles the same kernel file to the emulation (each CUDA
+// thread a fiber), which the tests run without a GPU.
+//
+//   numeric.h   BFloat16, Float16, to_float, from_float
+//   vector.h    Vector<S>: 16 bytes of elements; load_vector, store_vector
+//   block       lane(), block_barrier(), warp_shuffle_down(v, delta), warp_shuffle_xor(v, mask),
+//               warp_sum(v), block_sum<threads>(v, storage), shared<Storage>()
+//   launch      launch(kernel, shape, stream, arguments...) -> Status
+//
+// Sums have one defined order, the same on both sides: in a warp, lane l adds lane l + d for
+// d = 1, 2, 4, 8, 16; in a block, warp sums are added in ascending order.
+#pragma once
+
+#include "hyperstreams/common.h"
+#include "hyperstreams/cuda.h"
+#include "hyperstreams/plan.h"
+
+#ifdef __CUDACC__
+#include "block_cuda.h"
+#else
+#include "../emulation/block_host.h"
+#endif
+
+#include "numeric.h"
+#include "vector.h"

@@ -1,0 +1,106 @@
+// The device layer on the host: the functions of device/block_cuda.h over fibers. Sums are written
+// out in the order that CUB's warp shuffles and block of warps use.
+#pragma once
+
+#include <cmath>
+
+#include <cstdint>
+#include <cstring>
+
+#include "grid.h"
+#include "hyperstreams/cuda.h"
+#include "hyperstreams/plan.h"
+#include "rounding.h"
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define threadIdx ::hyperstreams::cuda::emulation::thread_index
+#define blockIdx ::hyperstreams::cuda::emulation::block_index
+#define blockDim ::hyperstreams::cuda::emulation::block_size
+#define gridDim ::hyperstreams::cuda::emulation::grid_size
+
+namespace hyperstreams::cuda {
+
+constexpr int kWarpThreads = 32;
+
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+
+inline float float_from_bits(uint32_t bits) { return emulation::float_of(bits); }
+
+/// `pointer` as one to a 16-byte word; hardware faults where this fails the launch.
+template <class Word, class S>
+Word* aligned_16(S* pointer) {
+  if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) emulation::fail("misaligned 16-byte access");
+  return reinterpret_cast<Word*>(pointer);
+}
+
+inline int lane() { return static_cast<int>(threadIdx.x % kWarpThreads); }
+
+inline void block_barrier(int line = __builtin_LINE()) { emulation::meet_block(line); }
+
+template <class T>
+T warp_shuffle_down(T value, int delta, int line = __builtin_LINE()) {
+  T received;
+  const int source = lane() + delta < kWarpThreads ? lane() + delta : lane();
+  emulation::meet_warp(&value, &received, sizeof(T), source, line);
+  return received;
+}
+
+template <class T>
+T warp_shuffle_xor(T value, int mask, int line = __builtin_LINE()) {
+  T received;
+  emulation::meet_warp(&value, &received, sizeof(T), lane() ^ mask, line);
+  return received;
+}
+
+template <class T>
+T warp_sum(T value, int line = __builtin_LINE()) {
+  for (int delta = 1; delta < kWarpThreads; delta *= 2) {
+    const T other = warp_shuffle_down(value, delta, line);
+    if (lane() + delta < kWarpThreads) value += other;
+  }
+  return value;
+}
+
+template <class T, int kThreads>
+struct BlockSumStorage {
+  T warp[kThreads / kWarpThreads];
+};
+
+template <int kThreads, class T>
+T block_sum(T value, BlockSumStorage<T, kThreads>& storage, int line = __builtin_LINE()) {
+  static_assert(kThreads % kWarpThreads == 0, "whole warps");
+  value = warp_sum(value, line);
+  if (lane() == 0) storage.warp[threadIdx.x / kWarpThreads] = value;
+  block_barrier(line);
+  if (threadIdx.x == 0) {
+    for (int warp = 1; warp < kThreads / kWarpThreads; ++warp) value += storage.warp[warp];
+  }
+  return value;
+}
+
+template <class Storage>
+Storage& shared() {
+  static const char key = 0;
+  return *static_cast<Storage*>(emulation::shared_memory(&key, sizeof(Storage)));
+}
+
+template <class... Parameters, class... Arguments>
+Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream,
+              const Arguments&... arguments) {
+  if (shape.grid_x > kMaxGridX || shape.grid_y > kMaxGridY) return Status::kGridTooLarge;
+  const emulation::Index grid{static_cast<unsigned>(shape.grid_x),
+                              static_cast<unsigned>(shape.grid_y), 1};
+  const emulation::Index block{static_cast<unsigned>(shape.block_x),
+                               static_cast<unsigned>(shape.block_y), 1};
+  emulation::run_grid(grid, block, [&] { kernel(arguments...); });
+  return Status::kOk;
+}
+
+inline const char* runtime_message(Status) { return "an error of the CUDA runtime"; }
+
+}  // namespace hyperstreams::cuda
