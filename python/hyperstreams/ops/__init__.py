@@ -7,8 +7,8 @@ the PyTorch of :mod:`hyperstreams.ops.reference`, which defines it: see :func:`b
 """
 
 from ._backend import BackendStatus, backend, backend_status, set_backend
+from ._boundary import boundary
 from .functional import (
-    boundary,
     coefficients,
     expand,
     mix_write,

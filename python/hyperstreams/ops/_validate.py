@@ -46,7 +46,7 @@ def check_streams(op: str, x: Tensor) -> torch.Size:
     return shape
 
 
-def check_width_rows(op: str, argument: str, h: Tensor) -> torch.Size:
+def check_hidden(op: str, argument: str, h: Tensor) -> torch.Size:
     """A tensor ``[..., C]`` in a supported dtype; returns its shape."""
     if not isinstance(h, Tensor):
         fail(TypeError, op, argument, "a torch.Tensor", type(h).__name__)
@@ -58,6 +58,13 @@ def check_width_rows(op: str, argument: str, h: Tensor) -> torch.Size:
     if shape[-1] < 1:
         fail(ValueError, op, argument, "a width C >= 1 in [..., C]", f"shape {tuple(shape)}")
     return shape
+
+
+def check_n_streams(op: str, n: int) -> None:
+    if not isinstance(n, int) or isinstance(n, bool):
+        fail(TypeError, op, "n_streams", "an int", type(n).__name__)
+    if not 1 <= n <= MAX_STREAMS:
+        fail(ValueError, op, "n_streams", f"1 to {MAX_STREAMS}", n)
 
 
 def check_precision(op: str, argument: str, h: object, x: Tensor) -> None:

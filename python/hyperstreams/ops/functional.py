@@ -7,13 +7,17 @@ from torch import Tensor
 from ..mixers import Mixer, get_mixer
 from . import reference, reference_stats
 from ._backend import use_fused, without_autocast
+from ._ops import expand as _expand
 from ._ops import mix_write as _mix_write
 from ._ops import project as _project
 from ._ops import read as _read
+from ._ops import reduce as _reduce
 from ._ops.project import EPS_POSITIONS
 from ._validate import (
     check_branch,
     check_coefficient,
+    check_hidden,
+    check_n_streams,
     check_parameter,
     check_project,
     check_streams,
@@ -156,61 +160,62 @@ def coefficients(
     )
 
 
-def boundary(
-    x: Tensor,
-    y: Tensor | None,
-    h_res: Tensor | None,
-    h_post: Tensor | None,
-    phi: Tensor | None,
-    norm_weight: Tensor | None,
-    alpha: Tensor,
-    bias: Tensor,
-    *,
-    n_streams: int,
-    mixer: str | Mixer = "sinkhorn",
-    read_activation: Activation = READ_ACTIVATION,
-    write_activation: Activation = WRITE_ACTIVATION,
-    mix_activation: Activation = MIX_ACTIVATION,
-    per_stream: bool = False,
-    eps: float = 1e-6,
-    eps_position: str = "inside",
-    write_bias: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """``(x', u, h_pre, h_post, h_res)``: finish the last site's write, start the next site.
-
-    ``y=None`` (before the first site): x' is x. ``phi=None`` (static): coefficients from bias alone.
-    """
-    if y is not None:
-        assert h_post is not None
-        x = mix_write(x, y, h_res, h_post, bias=write_bias)
-    if phi is None:
-        logits, inv_rms, per_stream = bias.new_zeros(bias.shape), None, False
-    else:
-        source = x.unsqueeze(-2) if per_stream else x
-        logits, inv_rms = project(source, phi, norm_weight, eps=eps, eps_position=eps_position)
-    h_pre, next_post, next_res = coefficients(
-        logits,
-        inv_rms,
-        alpha,
-        bias,
-        n_streams=n_streams,
-        mixer=mixer,
-        read_activation=read_activation,
-        write_activation=write_activation,
-        mix_activation=mix_activation,
-        per_stream=per_stream,
-    )
-    return x, read(x, h_pre), h_pre, next_post, next_res
-
-
 def expand(
     h: Tensor, n_streams: int, *, scale: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor:
-    return reference.expand(h, n_streams, scale, bias)
+    """Streams from hidden states: ``x[i, c] = h[c] scale[i, c] + bias[i, c]``.
+
+    Parameters
+    ----------
+    h : ``[..., C]``, float32, bfloat16, float16 or float64; any strides.
+    n_streams : n, 1 to 16.
+    scale : ``[n, C]``, float32, or float64 beside float64 h; None is 1. Learned Stream Scaling.
+    bias : ``[n, C]`` in scale's dtype; None is 0. An additive stream embedding.
+
+    Returns
+    -------
+    x : ``[..., n, C]`` in h's dtype, contiguous; computed in float32 (float64), rounded once.
+
+    Raises ValueError for shapes and devices that do not fit, TypeError for dtypes.
+    Equivalent to ``(h.float()[..., None, :] * scale + bias).to(h.dtype)``.
+    Source: Hyper-Connections, 2409.19606, section 2 (copies); 2606.03483 (``scale``).
+    """
+    shape = check_hidden("expand", "h", h)
+    check_n_streams("expand", n_streams)
+    for argument, parameter in (("scale", scale), ("bias", bias)):
+        if parameter is not None:
+            check_parameter("expand", argument, parameter, "n, C", (n_streams, shape[-1]), h)
+    if use_fused("expand", h):
+        return _expand.expand(h, scale, bias, n_streams)
+    return without_autocast(reference.expand, h, n_streams, scale, bias)
 
 
 def reduce(x: Tensor, weights: Tensor | None = None) -> Tensor:
-    return reference.reduce(x, weights)
+    """Hidden states from streams: ``h[c] = sum_i weights[i] x[i, c]``.
+
+    Parameters
+    ----------
+    x : streams ``[..., n, C]``, float32, bfloat16, float16 or float64; n in 1..16; any strides.
+    weights : ``[..., n]`` (per token) or ``[n]`` (static); float32, or float64 beside float64
+        streams; None sums the streams. The mean is ``weights = 1/n``.
+
+    Returns
+    -------
+    h : ``[..., C]`` in x's dtype, contiguous; accumulated in float32 (float64), rounded once.
+
+    Raises ValueError for shapes and devices that do not fit, TypeError for dtypes.
+    Equivalent to ``x.float().sum(-2).to(x.dtype)`` without weights, else to :func:`read`.
+    Source: Hyper-Connections, 2409.19606, section 2 (sum); per-token weights: DeepSeek-V4's head.
+    """
+    shape = check_streams("reduce", x)
+    if weights is None:
+        if use_fused("read", x) and use_fused("expand", x):
+            return _reduce.sum_streams(x)
+        return without_autocast(reference.reduce, x)
+    check_coefficient("reduce", "weights", weights, "n", shape[:-1], 1, x)
+    if use_fused("read", x):
+        return _read.read(x, weights)
+    return without_autocast(reference.reduce, x, weights)
 
 
 def stream_stats(
