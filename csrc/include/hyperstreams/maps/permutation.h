@@ -1,0 +1,109 @@
+// permutation: h_res = sum_k softmax(logits)_k P_k over all n! permutations (mHC-lite, 2601.05732).
+//
+// P_k[r, c] = 1 iff c = permutation_k(r), permutations in lexicographic order, identity first.
+// Integer settings: [source_rows], 1 when h_res is the transposed sum.
+#pragma once
+
+#include "hyperstreams/maps/scalar.h"
+#include "hyperstreams/maps/settings.h"
+
+namespace hyperstreams::maps {
+
+constexpr int kMaxPermutationStreams = 5;
+
+constexpr HYPERSTREAMS_HOST_DEVICE int factorial(int n) {
+  int product = 1;
+  for (int k = 2; k <= n; ++k) product *= k;
+  return product;
+}
+
+/// column[k][r] = permutation_k(r).
+template <int kN>
+struct PermutationTable {
+  signed char column[factorial(kN)][kN];
+
+  constexpr PermutationTable() : column() {
+    for (int k = 0; k < factorial(kN); ++k) {
+      bool used[kN] = {};
+      int rest = k;
+      for (int r = 0; r < kN; ++r) {
+        // Digit r of k in the factorial number system: which of the unused columns comes next.
+        int skip = rest / factorial(kN - 1 - r);
+        rest %= factorial(kN - 1 - r);
+        int c = 0;
+        while (used[c] || skip > 0) {
+          if (!used[c]) --skip;
+          ++c;
+        }
+        used[c] = true;
+        column[k][r] = static_cast<signed char>(c);
+      }
+    }
+  }
+};
+
+struct Permutation {
+  static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return factorial(n); }
+  static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
+
+  /// weight[k] = softmax(logits)_k.
+  template <int kN, class V, class In>
+  static HYPERSTREAMS_HOST_DEVICE void softmax(In logits, V* weight) {
+    constexpr int count = factorial(kN);
+    V largest = logits[0];
+    for (int k = 1; k < count; ++k) largest = max(largest, logits[k]);
+    V sum = Lane<V>::set(0);
+    for (int k = 0; k < count; ++k) {
+      weight[k] = exp(logits[k] - largest);
+      sum = sum + weight[k];
+    }
+    const V scale = Lane<V>::set(1) / sum;
+    for (int k = 0; k < count; ++k) weight[k] = weight[k] * scale;
+  }
+
+  template <int kN, class V, class In, class Out, class Scratch>
+  static HYPERSTREAMS_HOST_DEVICE void forward(const MapSettings& settings, int, In logits,
+                                               Out h_res, Scratch) {
+    constexpr PermutationTable<kN> table;
+    const bool transposed = settings.ints[0] != 0;
+    V weight[factorial(kN)];
+    softmax<kN>(logits, weight);
+    V m[kN * kN];
+    for (int e = 0; e < kN * kN; ++e) m[e] = Lane<V>::set(0);
+    for (int k = 0; k < factorial(kN); ++k) {
+      for (int r = 0; r < kN; ++r) {
+        const int e = r * kN + table.column[k][r];
+        m[e] = m[e] + weight[k];
+      }
+    }
+    for (int r = 0; r < kN; ++r) {
+      for (int c = 0; c < kN; ++c) h_res[r * kN + c] = transposed ? m[c * kN + r] : m[r * kN + c];
+    }
+  }
+
+  template <int kN, class V, class In, class Grad, class Out, class Scratch>
+  static HYPERSTREAMS_HOST_DEVICE void backward(const MapSettings& settings, int, In logits,
+                                                Grad grad_h_res, Out grad_logits, Scratch) {
+    constexpr PermutationTable<kN> table;
+    const bool transposed = settings.ints[0] != 0;
+    V weight[factorial(kN)];
+    softmax<kN>(logits, weight);
+    V g[kN * kN];
+    for (int r = 0; r < kN; ++r) {
+      for (int c = 0; c < kN; ++c) {
+        g[r * kN + c] = transposed ? grad_h_res[c * kN + r] : grad_h_res[r * kN + c];
+      }
+    }
+    V grad_weight[factorial(kN)];
+    V mean = Lane<V>::set(0);
+    for (int k = 0; k < factorial(kN); ++k) {
+      V sum = g[table.column[k][0]];
+      for (int r = 1; r < kN; ++r) sum = sum + g[r * kN + table.column[k][r]];
+      grad_weight[k] = sum;
+      mean = fma(weight[k], sum, mean);
+    }
+    for (int k = 0; k < factorial(kN); ++k) grad_logits[k] = weight[k] * (grad_weight[k] - mean);
+  }
+};
+
+}  // namespace hyperstreams::maps

@@ -1,0 +1,65 @@
+// The operations that maps are written in, for one token per thread (plain float or double).
+//
+// A map is a template over a lane type V: plain numbers here, 16 tokens in SIMD lanes on the CPU.
+// For any V it uses + - * /, less(a, b) and, found by argument-dependent lookup or below,
+//   fma(a, b, c) = a b + c; max; min; exp; log (of positive normal numbers);
+//   select(mask, if_true, if_false); any_less(a, b), true when less in some lane
+// and nothing else, so that one source serves both back ends.
+#pragma once
+
+#include <cmath>
+
+#if defined(__CUDACC__)
+#define HYPERSTREAMS_HOST_DEVICE __host__ __device__ __forceinline__
+#define HYPERSTREAMS_HOST_DEVICE_OUTLINE __host__ __device__ __noinline__
+#else
+// Inlined, or a template over V, whose type names the ISA level: no code is shared by two levels.
+#define HYPERSTREAMS_HOST_DEVICE inline __attribute__((always_inline))
+#define HYPERSTREAMS_HOST_DEVICE_OUTLINE __attribute__((noinline))
+#endif
+
+namespace hyperstreams::maps {
+
+/// Number type inside lanes of type V, and V with every lane equal.
+template <class V>
+struct Lane;
+
+template <template <class> class L, class T>
+struct Lane<L<T>> {
+  using scalar = T;
+  static HYPERSTREAMS_HOST_DEVICE L<T> set(double value) {
+    return L<T>::set(static_cast<T>(value));
+  }
+};
+
+template <>
+struct Lane<float> {
+  using scalar = float;
+  static HYPERSTREAMS_HOST_DEVICE float set(double value) { return static_cast<float>(value); }
+};
+
+template <>
+struct Lane<double> {
+  using scalar = double;
+  static HYPERSTREAMS_HOST_DEVICE double set(double value) { return value; }
+};
+
+HYPERSTREAMS_HOST_DEVICE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+HYPERSTREAMS_HOST_DEVICE double fma(double a, double b, double c) { return ::fma(a, b, c); }
+HYPERSTREAMS_HOST_DEVICE float exp(float a) { return ::expf(a); }
+HYPERSTREAMS_HOST_DEVICE double exp(double a) { return ::exp(a); }
+HYPERSTREAMS_HOST_DEVICE float log(float a) { return ::logf(a); }
+HYPERSTREAMS_HOST_DEVICE double log(double a) { return ::log(a); }
+// The second operand where one is NaN, as SIMD instructions do.
+HYPERSTREAMS_HOST_DEVICE float max(float a, float b) { return a > b ? a : b; }
+HYPERSTREAMS_HOST_DEVICE double max(double a, double b) { return a > b ? a : b; }
+HYPERSTREAMS_HOST_DEVICE float min(float a, float b) { return a < b ? a : b; }
+HYPERSTREAMS_HOST_DEVICE double min(double a, double b) { return a < b ? a : b; }
+HYPERSTREAMS_HOST_DEVICE bool less(float a, float b) { return a < b; }
+HYPERSTREAMS_HOST_DEVICE bool less(double a, double b) { return a < b; }
+HYPERSTREAMS_HOST_DEVICE float select(bool mask, float a, float b) { return mask ? a : b; }
+HYPERSTREAMS_HOST_DEVICE double select(bool mask, double a, double b) { return mask ? a : b; }
+HYPERSTREAMS_HOST_DEVICE bool any_less(float a, float b) { return a < b; }
+HYPERSTREAMS_HOST_DEVICE bool any_less(double a, double b) { return a < b; }
+
+}  // namespace hyperstreams::maps

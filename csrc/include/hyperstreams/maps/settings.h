@@ -1,0 +1,15 @@
+// What a map is configured with, as plain numbers; every map gives them meaning in its own header.
+#pragma once
+
+namespace hyperstreams {
+
+/// Which map turns mixer logits into h_res. Values are part of the torch ops' interface.
+enum class MapKind : int { kIdentity = 0, kFree = 1, kSinkhorn = 2, kPermutation = 3 };
+
+/// `Mixer.fused_settings` of the Python mixer of the same name, in its order.
+struct MapSettings {
+  int ints[8];
+  double floats[4];
+};
+
+}  // namespace hyperstreams

@@ -1,0 +1,151 @@
+// coefficients on the CPU: a tile of tokens in lanes passes the activation stage and the map.
+#include "hyperstreams/coefficients.h"
+
+#include "coefficient_tile.h"
+
+namespace hyperstreams::cpu {
+namespace HYPERSTREAMS_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+void forward(const CoefficientsArgs& args, ParallelFor parallel_for) {
+  constexpr int64_t lanes = Lanes<T>::size;
+  const CoefficientPlan<T> plan(args.settings, args.alpha, args.bias);
+  const int n = plan.n;
+  const int64_t tiles = (args.tokens + lanes - 1) / lanes;
+  parallel(parallel_for, tiles, 4, [&](int64_t begin, int64_t end) {
+    CoefficientTile<T> tile(plan);
+    for (int64_t t = begin * lanes; t < end * lanes && t < args.tokens; t += lanes) {
+      const int64_t count = args.tokens - t < lanes ? args.tokens - t : lanes;
+      tile.load(args.logits, args.inv_rms, t, count);
+      store_tile(tile.values.data(), count, n, nullptr, static_cast<T*>(args.h_pre) + t * n);
+      store_tile(tile.values.data() + n, count, n, nullptr, static_cast<T*>(args.h_post) + t * n);
+      if (!plan.map.forward) continue;
+      plan.map.forward(*plan.map_settings, n, tile.values.data() + 2 * n, tile.h_res.data(),
+                       tile.scratch.data());
+      store_tile(tile.h_res.data(), count, n * n, nullptr, static_cast<T*>(args.h_res) + t * n * n);
+    }
+  });
+}
+
+/// Adjoint of one token's pass; lane arrays that the forward does not have.
+template <class T>
+struct BackwardTile : CoefficientTile<T> {
+  using lanes_t = Lanes<T>;
+  using CoefficientTile<T>::plan;
+  std::vector<lanes_t> grad, grad_h_res, grad_inv_rms;
+
+  explicit BackwardTile(const CoefficientPlan<T>& p)
+      : CoefficientTile<T>(p),
+        grad(static_cast<size_t>(p.logits)),
+        grad_h_res(static_cast<size_t>(p.n * p.n)),
+        grad_inv_rms(static_cast<size_t>(p.rms)) {}
+
+  /// `grad` of the activation stage's values becomes `grad` of the raw logits; grad_inv_rms is
+  /// set; alpha's and bias' gradients are added to sums [groups + K].
+  void activation_adjoint(double* sums) {
+    for (lanes_t& g : grad_inv_rms) g = lanes_t::set(0);
+    lanes_t of_alpha = lanes_t::set(0);
+    for (const Stage& stage : plan.stages) {
+      const ActivationSettings& a = *stage.activation;
+      const lanes_t factor = lanes_t::set(static_cast<T>(a.factor));
+      for (int k = stage.begin; k < stage.end; ++k) {
+        const lanes_t scale = lanes_t::set(plan.scale[k]), z = this->z[k];
+        const lanes_t g = grad[k] * factor;
+        lanes_t of_bias, of_z;
+        if (a.outside) {
+          const lanes_t value = act(a.kind, z);
+          of_bias = g;
+          of_alpha = fma(g, value, of_alpha);
+          of_z = g * scale * act_slope(a.kind, value);
+        } else {
+          const lanes_t value = act(a.kind, fma(scale, z, lanes_t::set(plan.bias[k])));
+          of_bias = g * act_slope(a.kind, value);
+          of_alpha = fma(of_bias, z, of_alpha);
+          of_z = of_bias * scale;
+        }
+        sums[plan.groups + k] += of_bias.sum();
+        if (k + 1 == plan.logits || plan.group[k + 1] != plan.group[k]) {
+          sums[plan.group[k]] += of_alpha.sum();
+          of_alpha = lanes_t::set(0);
+        }
+        const int i = plan.stream[k];
+        grad[k] = of_z * this->inv_rms[i];
+        grad_inv_rms[i] = fma(of_z, this->logits[k], grad_inv_rms[i]);
+      }
+    }
+  }
+};
+
+template <class T>
+void load_rows(const RowsView& rows, int64_t t, int64_t count, int size, Lanes<T>* tile) {
+  load_tile(static_cast<const T*>(rows.data) + t * rows.token_stride, rows.token_stride, count,
+            size, nullptr, tile);
+}
+
+template <class T>
+void backward_partition(const CoefficientsBackwardArgs& args, BackwardTile<T>& tile, int64_t begin,
+                        int64_t end, double* sums) {
+  constexpr int64_t lanes = Lanes<T>::size;
+  const CoefficientPlan<T>& plan = tile.plan;
+  const int n = plan.n;
+  for (int64_t t = begin; t < end; t += lanes) {
+    const int64_t count = end - t < lanes ? end - t : lanes;
+    tile.load(args.logits, args.inv_rms, t, count);
+    load_rows(args.grad_h_pre, t, count, n, tile.grad.data());
+    load_rows(args.grad_h_post, t, count, n, tile.grad.data() + n);
+    if (plan.map.backward) {
+      load_rows(args.grad_h_res, t, count, n * n, tile.grad_h_res.data());
+      plan.map.backward(*plan.map_settings, n, tile.values.data() + 2 * n, tile.grad_h_res.data(),
+                        tile.grad.data() + 2 * n, tile.scratch.data());
+    }
+    tile.activation_adjoint(sums);
+    store_tile(tile.grad.data(), count, plan.logits, plan.order,
+               static_cast<T*>(args.grad_logits) + t * plan.logits);
+    if (args.grad_inv_rms) {
+      store_tile(tile.grad_inv_rms.data(), count, plan.rms, nullptr,
+                 static_cast<T*>(args.grad_inv_rms) + t * plan.rms);
+    }
+  }
+}
+
+template <class T>
+void backward(const CoefficientsBackwardArgs& args, ParallelFor parallel_for) {
+  const CoefficientPlan<T> plan(args.settings, args.alpha, args.bias);
+  const int64_t parts = token_partitions(args.tokens);
+  const int sums = plan.groups + plan.logits;
+  parallel(parallel_for, parts, 1, [&](int64_t begin, int64_t end) {
+    BackwardTile<T> tile(plan);
+    for (int64_t part = begin; part < end; ++part) {
+      double* partial = args.partials + part * sums;
+      for (int k = 0; k < sums; ++k) partial[k] = 0;
+      backward_partition(args, tile, partition_begin(args.tokens, parts, part),
+                         partition_begin(args.tokens, parts, part + 1), partial);
+    }
+  });
+  for (int k = 0; k < sums; ++k) {
+    double sum = 0;
+    for (int64_t part = 0; part < parts; ++part) sum += args.partials[part * sums + k];
+    T* out = static_cast<T*>(k < plan.groups ? args.grad_alpha : args.grad_bias);
+    out[k < plan.groups ? k : k - plan.groups] = static_cast<T>(sum);
+  }
+}
+
+}  // namespace
+
+void coefficients_forward(const CoefficientsArgs& args, ParallelFor parallel_for) {
+  if (args.dtype == DType::kFloat64) return forward<double>(args, parallel_for);
+  forward<float>(args, parallel_for);
+}
+
+void coefficients_backward(const CoefficientsBackwardArgs& args, ParallelFor parallel_for) {
+  if (args.dtype == DType::kFloat64) return backward<double>(args, parallel_for);
+  backward<float>(args, parallel_for);
+}
+
+}  // namespace HYPERSTREAMS_ISA_NAMESPACE
+
+HYPERSTREAMS_CPU_ENTRY(coefficients_forward, CoefficientsArgs)
+HYPERSTREAMS_CPU_ENTRY(coefficients_backward, CoefficientsBackwardArgs)
+
+}  // namespace hyperstreams::cpu
