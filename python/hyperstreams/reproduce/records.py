@@ -93,6 +93,7 @@ def write_figure(
         # No date inside: equal numbers give equal files.
         metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
         figure.savefig(path, metadata=metadata)
+        figure.set_layout_engine("none")  # laid out once: every file has the same layout
     write_csv(paths[2], rows, columns)
     paths[3].write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
     return paths

@@ -179,7 +179,7 @@ def _method(runs: Sequence[CapturedRun], command: Sequence[str]) -> str:
         if key not in ("resumed", "command")
     }
     data = first.loaded.data_record
-    environment["data"] = f"{data.get('source')}, sha256 {first.loaded.data.sha256}"
+    environment["data"] = f"{data.get('source')}, sha256 {first.data_sha256}"
     checkpoints = {
         run.label: f"step {run.loaded.step}, seed {run.seed}, sha256 {run.checkpoint_sha256}"
         for run in runs

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..diagnostics import Capture, capture
-from ..train import LoadedRun, RunError, load_run, read_metrics
+from ..train import LoadedRun, RunError, TokenData, load_run, read_metrics
 from ..train.checkpoint import find_checkpoint
 from ..train.trainer import build_model
 
@@ -55,6 +55,8 @@ class CapturedRun:
     label: str
     loaded: LoadedRun
     checkpoint_sha256: str
+    opened: dict[tuple[str, int], TokenData] = field(default_factory=dict, repr=False)
+    """Data sets that are open already, shared by the runs that were opened together."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,8 +81,17 @@ class CapturedRun:
         return self.loaded.config.model.expand == "replicate"
 
     @property
-    def bytes_per_token(self) -> float:
-        return self.loaded.data.val_bytes_per_token
+    def data_sha256(self) -> str:
+        """Identity of the text; reads the run's own record, not the text."""
+        return str(self.loaded.data_record["sha256"])
+
+    @property
+    def data(self) -> TokenData:
+        """The run's tokens; opened once for all runs on the same text."""
+        key = (self.data_sha256, self.loaded.config.model.block_size)
+        if key not in self.opened:
+            self.opened[key] = self.loaded.data
+        return self.opened[key]
 
     @cached_property
     def evaluations(self) -> list[dict[str, Any]]:
@@ -107,7 +118,7 @@ class CapturedRun:
     def _capture(self, phase: str) -> Capture:
         if not self.has_streams:
             raise RunError(f"{self.path}: connection 'residual' has no streams to capture")
-        identity = f"{self.checkpoint_sha256}:{self.loaded.data.sha256}:{CAPTURE_BATCHES}"
+        identity = f"{self.checkpoint_sha256}:{self.data_sha256}:{CAPTURE_BATCHES}"
         key = hashlib.sha256(f"{identity}:{CAPTURE_BATCH_SIZE}".encode()).hexdigest()[:12]
         path = self.path / "captures" / f"{phase}-{key}.json"
         if path.exists():
@@ -116,9 +127,7 @@ class CapturedRun:
             except ValueError:
                 path.unlink()
         model = self.loaded.model if phase == "trained" else build_model(self.loaded.config)
-        batches = self.loaded.data.eval_batches(
-            CAPTURE_BATCH_SIZE, CAPTURE_BATCHES * CAPTURE_BATCH_SIZE
-        )
+        batches = self.data.eval_batches(CAPTURE_BATCH_SIZE, CAPTURE_BATCHES * CAPTURE_BATCH_SIZE)
         result = capture(
             model,
             batches,
@@ -145,7 +154,7 @@ class CapturedRun:
             "seed": self.seed,
             "config": self.settings,
             "checkpoint_sha256": self.checkpoint_sha256,
-            "data_sha256": self.loaded.data.sha256,
+            "data_sha256": self.data_sha256,
             "designated_streams": [
                 int(buffer.item())
                 for name, buffer in model.named_buffers()
@@ -161,6 +170,7 @@ def open_runs(paths: Sequence[str | Path]) -> list[CapturedRun]:
     loaded = [load_run(path) for path in paths]
     names = [describe(run.config.flat()) for run in loaded]
     seeded = [f"{name}, seed {run.config.seed}" for name, run in zip(names, loaded, strict=True)]
+    opened: dict[tuple[str, int], TokenData] = {}
     runs = []
     for name, with_seed, run in zip(names, seeded, loaded, strict=True):
         label = name if names.count(name) == 1 else with_seed
@@ -168,5 +178,7 @@ def open_runs(paths: Sequence[str | Path]) -> list[CapturedRun]:
             label = f"{with_seed} ({run.out_dir.name})"
         checkpoint = find_checkpoint(run.out_dir)
         assert checkpoint is not None  # load_run has just read it
-        runs.append(CapturedRun(run.out_dir, label, run, sha256(checkpoint / "model.safetensors")))
+        runs.append(
+            CapturedRun(run.out_dir, label, run, sha256(checkpoint / "model.safetensors"), opened)
+        )
     return runs
