@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,10 +12,9 @@ from hyperstreams.diagnostics import capture, geometry, quantity
 from hyperstreams.models import GPT, GPTConfig
 
 
-def model_of(connection: str, **overrides: object) -> GPT:
-    config = GPTConfig(
-        n_layer=2, n_head=2, width=24, block_size=16, connection=connection, **overrides
-    )  # type: ignore[arg-type]
+def model_of(connection: str, **overrides: Any) -> GPT:
+    sizes: dict[str, Any] = {"n_layer": 2, "n_head": 2, "width": 24, "block_size": 16}
+    config = GPTConfig(**{**sizes, "connection": connection, **overrides})
     return GPT(config, generator=torch.Generator().manual_seed(3))
 
 
@@ -24,10 +25,10 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 
 def test_compiled_model_gives_the_same_capture() -> None:
-    model = model_of("mhc_lite")
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    model = model_of("mhc_lite", n_layer=1)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
     eager, graph = capture(model, batches()), capture(compiled, batches())
-    assert graph.site_names == ("L0a", "L0m", "L1a", "L1m")
+    assert graph.site_names == ("L0a", "L0m")
     assert torch.allclose(graph.sums, eager.sums, rtol=1e-5, atol=1e-6)
     assert torch.allclose(graph.loss, eager.loss)
 
