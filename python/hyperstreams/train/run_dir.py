@@ -22,6 +22,8 @@ from .errors import RunError
 from .tokenizers import Tokenizer, tokenizer_from
 from .trainer import build_model
 
+SUMMARY = "summary.json"
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -86,16 +88,30 @@ def _check_same_run(run_dir: Path, config: TrainConfig, data: TokenData, *, resu
             f"{run_dir}: holds this run already; continue it with --resume, "
             "or choose another --out_dir"
         )
-    environment = read_json(run_dir / "environment.json")
+    if not (run_dir / SUMMARY).exists():
+        _record_resume(run_dir)
+
+
+def _record_resume(run_dir: Path) -> None:
+    """Add this process to the environment record; say when its arithmetic may differ."""
+    began = read_json(run_dir / "environment.json")
     now = describe_environment()
-    if environment["threads"] != now["threads"]:
+    differing = [
+        f"{name} {before!r} at first, {here!r} now"
+        for name, before, here in [
+            *((name, began[name], now[name]) for name in ("threads", "torch", "cpu_capability")),
+            *((n, began["backend"][n], now["backend"][n]) for n in ("backend", "cpu_isa")),
+        ]
+        if before != here
+    ]
+    if differing:
         warnings.warn(
-            f"the run began with {environment['threads']} threads and continues with "
-            f"{now['threads']}: sums may round differently",
-            stacklevel=3,
+            f"{run_dir}: continues in another environment, sums may round differently "
+            f"({'; '.join(differing)})",
+            stacklevel=4,
         )
-    environment["resumed"].append(now)
-    write_json(run_dir / "environment.json", environment)
+    began["resumed"].append(now)
+    write_json(run_dir / "environment.json", began)
 
 
 def read_json(path: Path) -> Any:
@@ -165,7 +181,7 @@ def summarize(
         n_parameters=n_parameters,
     )
     if stopped == "finished":
-        write_json(run_dir / "summary.json", dataclasses.asdict(summary))
+        write_json(run_dir / SUMMARY, dataclasses.asdict(summary))
     return summary
 
 
@@ -175,7 +191,7 @@ def _median(records: list[dict[str, Any]], key: str) -> float | None:
 
 def finished_summary(run_dir: Path) -> RunSummary | None:
     """The summary of a run that has finished, else None."""
-    path = run_dir / "summary.json"
+    path = run_dir / SUMMARY
     return RunSummary(**{**read_json(path), "out_dir": str(run_dir)}) if path.exists() else None
 
 

@@ -124,9 +124,15 @@ def test_a_run_is_not_overwritten(make_config: Make) -> None:
 
 def test_another_number_of_threads_is_said(make_config: Make) -> None:
     config = make_config()
-    run_training(config, progress=False)
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_training(config, progress=False, on_record=stop)
     torch.set_num_threads(2)
-    with pytest.warns(UserWarning, match="began with 1 threads and continues with 2"):
+    with pytest.warns(UserWarning, match=r"another environment.*\(threads 1 at first, 2 now\)"):
         run_training(config, resume=True, progress=False)
     environment = json.loads((config.run_dir() / "environment.json").read_text())
     assert [environment["threads"], environment["resumed"][0]["threads"]] == [1, 2]
