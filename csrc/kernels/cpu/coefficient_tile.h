@@ -1,8 +1,8 @@
 // What the forward and the backward of coefficients share: the plan of a call, tiles of tokens in
 // lanes, and the activation stage.
 //
-// A tile is `Lanes<T>::size` tokens; element (k, token) of a transposed array is lane `token` of
-// lanes k. Lanes beyond the last token hold zeros, are computed and are never stored.
+// A tile is `Lanes<T>::size` tokens. Lanes beyond the last token hold zeros, are computed and are
+// never stored.
 #pragma once
 
 #include <vector>
@@ -10,33 +10,9 @@
 #include "hyperstreams/coefficients.h"
 #include "map_functions.h"
 #include "simd_math.h"
+#include "tile_transpose.h"
 
 namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE {
-
-/// Rows [size] of `count` tokens, from the first token's row, to lanes. Element k of the result is
-/// element order[k] of the row, or k without an order.
-template <class T>
-inline void load_tile(const T* rows, int64_t stride, int64_t count, int size, const int* order,
-                      Lanes<T>* tile) {
-  T* out = reinterpret_cast<T*>(tile);
-  constexpr int lanes = Lanes<T>::size;
-  if (count < lanes) std::memset(out, 0, sizeof(T) * lanes * size);
-  for (int64_t l = 0; l < count; ++l) {
-    const T* row = rows + l * stride;
-    for (int k = 0; k < size; ++k) out[k * lanes + l] = row[order ? order[k] : k];
-  }
-}
-
-/// The inverse of load_tile, to contiguous rows.
-template <class T>
-inline void store_tile(const Lanes<T>* tile, int64_t count, int size, const int* order, T* rows) {
-  const T* in = reinterpret_cast<const T*>(tile);
-  constexpr int lanes = Lanes<T>::size;
-  for (int64_t l = 0; l < count; ++l) {
-    T* row = rows + l * size;
-    for (int k = 0; k < size; ++k) row[order ? order[k] : k] = in[k * lanes + l];
-  }
-}
 
 /// One of the three runs of logits that share an activation.
 struct Stage {
@@ -54,8 +30,7 @@ struct CoefficientPlan {
   T scale[kMaxLogits];          // alpha of each logit
   int group[kMaxLogits];        // of each logit
   int stream[kMaxLogits] = {};  // which inverse rms multiplies each logit
-  int place[kMaxLogits];        // of each logit in its row, when per_stream
-  const int* order;             // place, or null when the rows are in joint order
+  int place[kMaxLogits];        // of each logit in its row
   MapFunctions<T> map;
   const MapSettings* map_settings;
 
@@ -66,13 +41,13 @@ struct CoefficientPlan {
         rms(s.per_stream ? s.n_streams : 1),
         stages{{&s.read, 0, n}, {&s.write, n, 2 * n}, {&s.mix, 2 * n, logits}},
         bias(static_cast<const T*>(bias_data)),
-        order(s.per_stream ? place : nullptr),
         map_settings(&s.map_settings) {
     int k = 0;
     for (int g = 0; g < groups; ++g) {
       const int end = k + (g < 2 ? n : s.mix_group_sizes[g - 2]);
       for (; k < end; ++k) {
         group[k] = g;
+        place[k] = k;
         scale[k] = static_cast<const T*>(alpha)[g];
       }
     }
@@ -120,35 +95,38 @@ template <class T>
 struct CoefficientTile {
   using lanes_t = Lanes<T>;
   const CoefficientPlan<T>& plan;
-  std::vector<lanes_t> logits, inv_rms, z, values, h_res, scratch;
+  std::vector<lanes_t> logits;  // as in the rows
+  std::vector<lanes_t> inv_rms;
+  std::vector<lanes_t> z, acted, values;  // in joint order; acted: act's own value
+  std::vector<lanes_t> h_res, scratch;
 
   explicit CoefficientTile(const CoefficientPlan<T>& p)
       : plan(p),
         logits(static_cast<size_t>(p.logits)),
         inv_rms(static_cast<size_t>(p.rms), lanes_t::set(1)),
         z(static_cast<size_t>(p.logits)),
+        acted(static_cast<size_t>(p.logits)),
         values(static_cast<size_t>(p.logits)),
         h_res(static_cast<size_t>(p.n * p.n)),
         scratch(static_cast<size_t>(p.map.scratch_size)) {}
 
-  /// logits, inv_rms, z and the activation stage's values of `count` tokens from token t.
+  /// logits, inv_rms, z and the activation stage of `count` tokens from token t.
   void load(const RowsView& logit_rows, const RowsView& rms_rows, int64_t t, int64_t count) {
     load_tile(static_cast<const T*>(logit_rows.data) + t * logit_rows.token_stride,
-              logit_rows.token_stride, count, plan.logits, plan.order, logits.data());
+              logit_rows.token_stride, count, plan.logits, logits.data());
     if (rms_rows.data) {
       load_tile(static_cast<const T*>(rms_rows.data) + t * rms_rows.token_stride,
-                rms_rows.token_stride, count, plan.rms, nullptr, inv_rms.data());
+                rms_rows.token_stride, count, plan.rms, inv_rms.data());
     }
-    for (int k = 0; k < plan.logits; ++k) z[k] = logits[k] * inv_rms[plan.stream[k]];
     for (const Stage& stage : plan.stages) {
       const ActivationSettings& a = *stage.activation;
       const lanes_t factor = lanes_t::set(static_cast<T>(a.factor));
       const lanes_t offset = lanes_t::set(static_cast<T>(a.offset));
       for (int k = stage.begin; k < stage.end; ++k) {
         const lanes_t scale = lanes_t::set(plan.scale[k]), bias = lanes_t::set(plan.bias[k]);
-        const lanes_t value =
-            a.outside ? fma(scale, act(a.kind, z[k]), bias) : act(a.kind, fma(scale, z[k], bias));
-        values[k] = fma(factor, value, offset);
+        z[k] = logits[plan.place[k]] * inv_rms[plan.stream[k]];
+        acted[k] = act(a.kind, a.outside ? z[k] : fma(scale, z[k], bias));
+        values[k] = fma(factor, a.outside ? fma(scale, acted[k], bias) : acted[k], offset);
       }
     }
   }

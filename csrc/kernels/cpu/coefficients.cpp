@@ -18,61 +18,64 @@ void forward(const CoefficientsArgs& args, ParallelFor parallel_for) {
     for (int64_t t = begin * lanes; t < end * lanes && t < args.tokens; t += lanes) {
       const int64_t count = args.tokens - t < lanes ? args.tokens - t : lanes;
       tile.load(args.logits, args.inv_rms, t, count);
-      store_tile(tile.values.data(), count, n, nullptr, static_cast<T*>(args.h_pre) + t * n);
-      store_tile(tile.values.data() + n, count, n, nullptr, static_cast<T*>(args.h_post) + t * n);
+      store_tile(tile.values.data(), count, n, static_cast<T*>(args.h_pre) + t * n);
+      store_tile(tile.values.data() + n, count, n, static_cast<T*>(args.h_post) + t * n);
       if (!plan.map.forward) continue;
       plan.map.forward(*plan.map_settings, n, tile.values.data() + 2 * n, tile.h_res.data(),
                        tile.scratch.data());
-      store_tile(tile.h_res.data(), count, n * n, nullptr, static_cast<T*>(args.h_res) + t * n * n);
+      store_tile(tile.h_res.data(), count, n * n, static_cast<T*>(args.h_res) + t * n * n);
     }
   });
 }
 
-/// Adjoint of one token's pass; lane arrays that the forward does not have.
+/// Tiles whose parameter gradients are added in lanes before they become double.
+constexpr int kFlushInterval = 8;
+
+/// The adjoint of a tile, and the parameter gradients of the tiles so far.
 template <class T>
 struct BackwardTile : CoefficientTile<T> {
   using lanes_t = Lanes<T>;
   using CoefficientTile<T>::plan;
-  std::vector<lanes_t> grad, grad_h_res, grad_inv_rms;
+  std::vector<lanes_t> grad;         // of the activation stage's values, in joint order
+  std::vector<lanes_t> grad_logits;  // as in the rows
+  std::vector<lanes_t> grad_h_res, grad_inv_rms;
+  std::vector<lanes_t> parameters;  // [groups + logits]
 
   explicit BackwardTile(const CoefficientPlan<T>& p)
       : CoefficientTile<T>(p),
         grad(static_cast<size_t>(p.logits)),
+        grad_logits(static_cast<size_t>(p.logits)),
         grad_h_res(static_cast<size_t>(p.n * p.n)),
-        grad_inv_rms(static_cast<size_t>(p.rms)) {}
+        grad_inv_rms(static_cast<size_t>(p.rms)),
+        parameters(static_cast<size_t>(p.groups + p.logits), lanes_t::set(0)) {}
 
-  /// `grad` of the activation stage's values becomes `grad` of the raw logits; grad_inv_rms is
-  /// set; alpha's and bias' gradients are added to sums [groups + K].
-  void activation_adjoint(double* sums) {
+  /// From grad to grad_logits and grad_inv_rms; adds to the parameter gradients.
+  void activation_adjoint() {
     for (lanes_t& g : grad_inv_rms) g = lanes_t::set(0);
-    lanes_t of_alpha = lanes_t::set(0);
     for (const Stage& stage : plan.stages) {
       const ActivationSettings& a = *stage.activation;
       const lanes_t factor = lanes_t::set(static_cast<T>(a.factor));
       for (int k = stage.begin; k < stage.end; ++k) {
-        const lanes_t scale = lanes_t::set(plan.scale[k]), z = this->z[k];
-        const lanes_t g = grad[k] * factor;
-        lanes_t of_bias, of_z;
-        if (a.outside) {
-          const lanes_t value = act(a.kind, z);
-          of_bias = g;
-          of_alpha = fma(g, value, of_alpha);
-          of_z = g * scale * act_slope(a.kind, value);
-        } else {
-          const lanes_t value = act(a.kind, fma(scale, z, lanes_t::set(plan.bias[k])));
-          of_bias = g * act_slope(a.kind, value);
-          of_alpha = fma(of_bias, z, of_alpha);
-          of_z = of_bias * scale;
-        }
-        sums[plan.groups + k] += of_bias.sum();
-        if (k + 1 == plan.logits || plan.group[k + 1] != plan.group[k]) {
-          sums[plan.group[k]] += of_alpha.sum();
-          of_alpha = lanes_t::set(0);
-        }
-        const int i = plan.stream[k];
-        grad[k] = of_z * this->inv_rms[i];
-        grad_inv_rms[i] = fma(of_z, this->logits[k], grad_inv_rms[i]);
+        const lanes_t scale = lanes_t::set(plan.scale[k]);
+        const lanes_t of_value = grad[k] * factor;
+        const lanes_t sloped = of_value * act_slope(a.kind, this->acted[k]);
+        const lanes_t of_bias = a.outside ? of_value : sloped;
+        lanes_t& of_alpha = parameters[plan.group[k]];
+        of_alpha = fma(of_bias, a.outside ? this->acted[k] : this->z[k], of_alpha);
+        parameters[plan.groups + k] = parameters[plan.groups + k] + of_bias;
+        const lanes_t of_z = sloped * scale;
+        const int i = plan.stream[k], place = plan.place[k];
+        grad_logits[place] = of_z * this->inv_rms[i];
+        grad_inv_rms[i] = fma(of_z, this->logits[place], grad_inv_rms[i]);
       }
+    }
+  }
+
+  /// Moves the parameter gradients into sums [groups + logits].
+  void flush(double* sums) {
+    for (int k = 0; k < plan.groups + plan.logits; ++k) {
+      sums[k] += parameters[k].sum();
+      parameters[k] = lanes_t::set(0);
     }
   }
 };
@@ -80,7 +83,7 @@ struct BackwardTile : CoefficientTile<T> {
 template <class T>
 void load_rows(const RowsView& rows, int64_t t, int64_t count, int size, Lanes<T>* tile) {
   load_tile(static_cast<const T*>(rows.data) + t * rows.token_stride, rows.token_stride, count,
-            size, nullptr, tile);
+            size, tile);
 }
 
 template <class T>
@@ -89,6 +92,7 @@ void backward_partition(const CoefficientsBackwardArgs& args, BackwardTile<T>& t
   constexpr int64_t lanes = Lanes<T>::size;
   const CoefficientPlan<T>& plan = tile.plan;
   const int n = plan.n;
+  int pending = 0;
   for (int64_t t = begin; t < end; t += lanes) {
     const int64_t count = end - t < lanes ? end - t : lanes;
     tile.load(args.logits, args.inv_rms, t, count);
@@ -99,11 +103,15 @@ void backward_partition(const CoefficientsBackwardArgs& args, BackwardTile<T>& t
       plan.map.backward(*plan.map_settings, n, tile.values.data() + 2 * n, tile.grad_h_res.data(),
                         tile.grad.data() + 2 * n, tile.scratch.data());
     }
-    tile.activation_adjoint(sums);
-    store_tile(tile.grad.data(), count, plan.logits, plan.order,
+    tile.activation_adjoint();
+    if (++pending == kFlushInterval || t + lanes >= end) {
+      tile.flush(sums);
+      pending = 0;
+    }
+    store_tile(tile.grad_logits.data(), count, plan.logits,
                static_cast<T*>(args.grad_logits) + t * plan.logits);
     if (args.grad_inv_rms) {
-      store_tile(tile.grad_inv_rms.data(), count, plan.rms, nullptr,
+      store_tile(tile.grad_inv_rms.data(), count, plan.rms,
                  static_cast<T*>(args.grad_inv_rms) + t * plan.rms);
     }
   }
