@@ -95,10 +95,10 @@ def usage(
     expected = (null * torch.arange(sites + 1)).sum().item() / sites
     concentrated = change < -2 * error
     persistent = chance < SIGNIFICANCE
-    verb = {"read": "read from", "write": "written to"}[side]
     return Verdict(
         about,
-        f"One stream is {verb} more than the others at most sites, more than at initialisation",
+        f"One stream leads the {side}s at more sites than chance, and {side}s are more "
+        f"concentrated than at initialisation",
         "shown" if concentrated and persistent else "not shown",
         f"Effective streams {final:.2f} of {n} on average over sites, {first:.2f} at "
         f"initialisation (change {change:+.2f} ± {error:.2f}). The most frequent leader leads "

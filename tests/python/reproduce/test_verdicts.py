@@ -67,7 +67,7 @@ def test_untrained_model_shows_nothing_of_collapse() -> None:
     verdicts = capture_verdicts("planted", same, same, replicated=True)
     outcomes = {verdict.claim: verdict.outcome for verdict in verdicts}
     assert len(outcomes) == 5
-    assert [v for k, v in outcomes.items() if "more than at initialisation" in k] == [
+    assert [v for k, v in outcomes.items() if "than at initialisation" in k] == [
         "not shown",
         "not shown",
     ]
