@@ -6,7 +6,7 @@ Coefficients without token axes are static. Each op runs compiled kernels or, wh
 the PyTorch of :mod:`hyperstreams.ops.reference`, which defines it: see :func:`backend`.
 """
 
-from ._backend import BackendStatus, backend, backend_status, set_backend
+from ._backend import Backend, BackendStatus, backend, backend_status, set_backend
 from ._boundary import boundary
 from .functional import (
     coefficients,
@@ -22,6 +22,7 @@ from .settings import Activation
 
 __all__ = [
     "Activation",
+    "Backend",
     "BackendStatus",
     "backend",
     "backend_status",

@@ -73,6 +73,12 @@ def folding(op: Callable[..., Any], fold: Fold) -> Rule:
                 a = a.expand(batch, *a.shape)
             folded.append(a)
         results = op(*folded)
-        return results, 0 if isinstance(results, Tensor) else (0,) * len(results)
+        if isinstance(results, Tensor):
+            return results, 0
+        # An output that stands for an absent one has no token axes.
+        batched_results = tuple(
+            r if r.shape[:1] == (batch,) else r.expand(batch, *r.shape) for r in results
+        )
+        return batched_results, (0,) * len(results)
 
     return rule

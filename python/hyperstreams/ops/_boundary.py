@@ -33,7 +33,7 @@ def boundary(
     """Finish the last site's write and start the next site, as one op.
 
     The composition :func:`mix_write` (when there is a pending ``y``), :func:`project`,
-    :func:`coefficients`, :func:`read`, each as documented there; logits and u come from x' as stored.
+    :func:`coefficients`, :func:`read`, as documented there; logits and u come from x' as stored.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def boundary(
 
     Returns
     -------
-    (x', u, h_pre, h_post, h_res) : the streams ``[..., n, C]``, the branch input ``[..., C]`` and the
-        next site's coefficients, static ones without token axes.
+    (x', u, h_pre, h_post, h_res) : the streams ``[..., n, C]``, the branch input ``[..., C]`` and
+        the next site's coefficients, static ones without token axes.
 
     Raises what its parts raise, and ValueError for a ``y`` without ``h_post``.
     Source: mHC, 2512.24880, eq. 3 and 14-19.

@@ -7,6 +7,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from ..mixers import Mixer
+
 MAX_STREAMS = 16
 COEFFICIENT_DTYPE = {
     torch.float32: torch.float32,
@@ -138,3 +140,45 @@ def check_project(
         check_parameter(op, "norm_weight", norm_weight, "n*C", (features,), x)
     if not 0.0 <= eps < float("inf"):
         fail(ValueError, op, "eps", "a finite number >= 0", eps)
+
+
+def check_coefficients(
+    op: str,
+    logits: Tensor,
+    inv_rms: Tensor | None,
+    alpha: Tensor,
+    bias: Tensor,
+    n: int,
+    mixer: Mixer,
+    per_stream: bool,
+) -> None:
+    """Logits and the parameters that turn them into coefficients."""
+    check_n_streams(op, n)
+    mixer.check(n)
+    if not isinstance(logits, Tensor):
+        fail(TypeError, op, "logits", "a torch.Tensor", type(logits).__name__)
+    if logits.dtype not in (torch.float32, torch.float64):
+        fail(
+            TypeError, op, "logits", "float32 or float64",
+            f"{_short(logits.dtype)}: call logits.float()",
+        )  # fmt: skip
+    count = 2 * n + mixer.logit_count(n)
+    symbols, tail = ("n, 2 + n", (n, 2 + n)) if per_stream else ("K", (count,))
+    if per_stream and count != n * (2 + n):
+        fail(
+            ValueError, op, "per_stream", f"a mixer with n*n = {n * n} logits",
+            f"mixer {mixer.name!r} with {mixer.logit_count(n)}",
+        )  # fmt: skip
+    shape = logits.shape
+    if shape[-len(tail) :] != tail:
+        fail(
+            ValueError, op, "logits",
+            f"[..., {symbols}] ending in {tail} for {n} streams and mixer {mixer.name!r}",
+            f"shape {tuple(shape)}",
+        )  # fmt: skip
+    if inv_rms is not None:
+        symbols = "..., n" if per_stream else "..."
+        check_parameter(op, "inv_rms", inv_rms, symbols, shape[:-1], logits)
+    groups = len(mixer.group_sizes(n))
+    check_parameter(op, "alpha", alpha, "2 + groups", (2 + groups,), logits)
+    check_parameter(op, "bias", bias, "K", (count,), logits)

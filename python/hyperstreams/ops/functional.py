@@ -7,15 +7,19 @@ from torch import Tensor
 from ..mixers import Mixer, get_mixer
 from . import reference, reference_stats
 from ._backend import use_fused, without_autocast
+from ._coefficient_settings import coefficient_settings
+from ._ops import coefficients as _coefficients
 from ._ops import expand as _expand
 from ._ops import mix_write as _mix_write
 from ._ops import project as _project
 from ._ops import read as _read
 from ._ops import reduce as _reduce
+from ._ops import stream_stats as _stream_stats
 from ._ops.project import EPS_POSITIONS
 from ._validate import (
     check_branch,
     check_coefficient,
+    check_coefficients,
     check_hidden,
     check_n_streams,
     check_parameter,
@@ -143,21 +147,51 @@ def coefficients(
     mix_activation: Activation = MIX_ACTIVATION,
     per_stream: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits to the read, write and mix coefficients.
+
+    With ``z = logits * inv_rms``, in the order read n, write n, then the mixer's own, and one
+    ``alpha`` for each group (read, write, the mixer's groups):
+
+        h_pre = read_activation(z, alpha[0], bias)      h_post = write_activation(z, alpha[1], bias)
+        h_res = mixer.map(mix_activation(z, alpha[2:], bias))
+
+    Parameters
+    ----------
+    logits : ``[..., K]``, ``K = 2 n + mixer.logit_count(n)``; float32 or float64. With
+        ``per_stream=True``: ``[..., n, 2 + n]``; row i holds stream i's read and write logits and
+        its weights to the n destinations (needs a mixer with n*n logits).
+    inv_rms : ``[...]`` (``[..., n]`` per stream) in the logits' dtype, or None for ones.
+    alpha : ``[2 + number of the mixer's groups]`` in the logits' dtype.
+    bias : ``[K]`` in the logits' dtype.
+    n_streams : n, 1 to 16 and within the mixer's own range.
+    mixer : a name in :data:`hyperstreams.mixers.MIXERS` or a :class:`~hyperstreams.mixers.Mixer`.
+    read_activation, write_activation, mix_activation : see :class:`Activation`.
+
+    Returns
+    -------
+    h_pre, h_post, h_res : ``[..., n]``, ``[..., n]``, ``[..., n, n]`` (row j destination, column i
+        source) in the logits' dtype, contiguous; h_res is None where the mixer is the identity.
+
+    A mixer without ``fused_map`` runs its own PyTorch ``map``: that is no fallback.
+    Raises ValueError for shapes, devices and settings that do not fit, TypeError for dtypes.
+    Equivalent to :func:`hyperstreams.ops.reference.coefficients`, a few lines of PyTorch.
+    Source: mHC, 2512.24880, eq. 16-19; Hyper-Connections, 2409.19606 (``per_stream``).
+    """
     chosen = get_mixer(mixer)
-    return without_autocast(
-        reference.coefficients,
-        logits,
-        inv_rms,
-        alpha,
-        bias,
-        n_streams=n_streams,
-        mixer_map=lambda z: chosen.map(z, n_streams),
-        group_sizes=chosen.group_sizes(n_streams),
-        read_activation=read_activation,
-        write_activation=write_activation,
-        mix_activation=mix_activation,
-        per_stream=per_stream,
+    check_coefficients("coefficients", logits, inv_rms, alpha, bias, n_streams, chosen, per_stream)
+    inputs = (logits, inv_rms, alpha, bias)
+    settings = (
+        chosen,
+        n_streams,
+        read_activation,
+        write_activation,
+        mix_activation,
+        per_stream,
     )
+    if coefficient_settings(*settings) is None or not use_fused("coefficients", logits):
+        return without_autocast(_coefficients.by_reference, *inputs, *settings)
+    h_pre, h_post, h_res = _coefficients.coefficients(*inputs, *settings)
+    return h_pre, h_post, None if chosen.fused_map == "identity" else h_res
 
 
 def expand(
@@ -226,4 +260,33 @@ def stream_stats(
     h_post: Tensor | None = None,
     h_res: Tensor | None = None,
 ) -> Tensor:
-    return reference_stats.stream_stats(x, y, h_pre, h_post, h_res)
+    """Sums over tokens from which the diagnostics of one site are made. Not differentiable.
+
+    Parameters
+    ----------
+    x : streams ``[..., n, C]`` before the site; the axis before n is the sequence.
+    y : branch output ``[..., C]``, or None.
+    h_pre, h_post, h_res : the site's coefficients, per token or static, or None. What is None
+        counts as zeros, except that ``h_res=None`` beside ``h_post`` is the identity.
+
+    Returns
+    -------
+    stats : ``[stream_stats_size(n)]`` float64; :func:`stream_stats_fields` names and defines the
+        parts, :func:`unpack_stream_stats` separates them. Sums of several batches may be added.
+
+    Raises ValueError for shapes and devices that do not fit, TypeError for dtypes.
+    Equivalent to :func:`hyperstreams.ops.reference_stats.stream_stats`.
+    """
+    shape = check_streams("stream_stats", x)
+    if y is not None:
+        check_branch("stream_stats", "y", y, shape, x)
+    if h_pre is not None:
+        check_coefficient("stream_stats", "h_pre", h_pre, "n", shape[:-1], 1, x)
+    if h_post is not None:
+        check_coefficient("stream_stats", "h_post", h_post, "n", shape[:-1], 1, x)
+    if h_res is not None:
+        matrix = shape[:-1] + shape[-2:-1]
+        check_coefficient("stream_stats", "h_res", h_res, "n, n", matrix, 2, x)
+    if use_fused("stream_stats", x):
+        return _stream_stats.stream_stats(x, y, h_pre, h_post, h_res)
+    return without_autocast(reference_stats.stream_stats, x, y, h_pre, h_post, h_res)

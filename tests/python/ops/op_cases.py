@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from hyperstreams import ops
+from hyperstreams.mixers import Mixer, Permutation, Sinkhorn, get_mixer
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -16,7 +17,7 @@ FLOOR = {
     torch.float32: 3e-7,
     torch.bfloat16: 4e-3,
     torch.float16: 5e-4,
-    torch.float64: 1e-15,
+    torch.float64: 1e-14,
 }
 """Error allowed whatever the eager error is, relative to the sum of magnitudes: a few roundings."""
 
@@ -219,6 +220,51 @@ def reduce(make: Maker, n: int, width: int, lead: tuple[int, ...], static: bool)
     return Case(ops.reduce, (make(*lead, n, width), make.coefficient(n)))
 
 
+def coefficients_with(mixer: str | Mixer, **options: Any) -> Build:
+    """Tokens with inv_rms, or one static row without (``static``); ``width`` plays no part."""
+
+    def build(make: Maker, n: int, width: int, lead: tuple[int, ...], static: bool) -> Case:
+        chosen = get_mixer(mixer)
+        if n > chosen.max_streams:
+            n = 1 + n % chosen.max_streams
+        count, groups = 2 * n + chosen.logit_count(n), len(chosen.group_sizes(n))
+        tail = (n, 2 + n) if options.get("per_stream") else (count,)
+        inv_rms = None if static else make.coefficient(*lead, *tail[:-1]).abs()
+        return Case(
+            lambda logits, inv_rms, alpha, bias: ops.coefficients(
+                logits, inv_rms, alpha, bias, n_streams=n, mixer=chosen, **options
+            ),
+            (
+                make.coefficient(*(() if static else lead), *tail),
+                inv_rms,
+                make.coefficient(2 + groups),
+                make.coefficient(count),
+            ),
+        )
+
+    return build
+
+
+COEFFICIENTS = {
+    "identity": coefficients_with("identity"),
+    "free": coefficients_with(
+        "free",
+        read_activation=ops.Activation("tanh", "outside", 0.5, 1.0),
+        write_activation=ops.Activation("sigmoid", "outside", 2.0, -1.0),
+        mix_activation=ops.Activation("tanh", "inside", 1.5, 0.25),
+    ),
+    "free_per_stream": coefficients_with(
+        "free", per_stream=True, mix_activation=ops.Activation("tanh", "outside")
+    ),
+    "sinkhorn": coefficients_with(Sinkhorn(iterations=20)),
+    "sinkhorn_softmax": coefficients_with(
+        Sinkhorn(3, "softmax", "rows_first", 1e-2, "source_rows", 0.7)
+    ),
+    "sinkhorn_eps": coefficients_with(Sinkhorn(2, eps=1e-3), per_stream=True),
+    "permutation": coefficients_with("permutation"),
+    "permutation_source_rows": coefficients_with(Permutation("source_rows")),
+}
+
 BUILDS: dict[str, Build] = {
     build.__name__: build
     for build in (
@@ -232,4 +278,4 @@ BUILDS: dict[str, Build] = {
         expand_plain,
         reduce,
     )
-}
+} | {f"coefficients_{name}": build for name, build in COEFFICIENTS.items()}

@@ -58,6 +58,8 @@ def test_many_tokens(build, static):
 def test_extreme_scales(build, scale):
     make = Maker(13, torch.float32)
     case = BUILDS[build](make, 4, 33, (9,), False)
+    if build.startswith("coefficients"):
+        scale = min(scale, 20.0)  # exp() of larger logits is infinite in the definition itself
     with torch.no_grad():
         case.tensors[0].mul_(scale)
     check_against_float64(case, make.generator)

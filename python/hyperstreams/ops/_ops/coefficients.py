@@ -1,0 +1,120 @@
+"""coefficients on the raw kernels `_coefficients` and `_coefficients_backward`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...mixers import Mixer
+from .. import reference
+from .._batching import PerToken
+from .._coefficient_settings import MAPS, coefficient_settings
+from .._register import differentiable, register
+from ..settings import Activation
+
+
+def _coefficients_fake(
+    logits: Tensor,
+    inv_rms: Tensor | None,
+    alpha: Tensor,
+    bias: Tensor,
+    n_streams: int,
+    map: int,
+    settings: list[int],
+    constants: list[float],
+) -> tuple[Tensor, Tensor, Tensor]:
+    per_stream = settings[0]
+    tokens, n = logits.shape[: -2 if per_stream else -1], n_streams
+    h_res = (0,) if map == MAPS["identity"] else (*tokens, n, n)
+    return logits.new_empty((*tokens, n)), logits.new_empty((*tokens, n)), logits.new_empty(h_res)
+
+
+def _coefficients_backward_fake(
+    grad_h_pre: Tensor,
+    grad_h_post: Tensor,
+    grad_h_res: Tensor,
+    logits: Tensor,
+    inv_rms: Tensor | None,
+    alpha: Tensor,
+    bias: Tensor,
+    n_streams: int,
+    map: int,
+    settings: list[int],
+    constants: list[float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        logits.new_empty(logits.shape),
+        logits.new_empty((0,) if inv_rms is None else inv_rms.shape),
+        alpha.new_empty(alpha.shape),
+        bias.new_empty(bias.shape),
+    )
+
+
+_coefficients = register(
+    "_coefficients", fake=_coefficients_fake, fold=(PerToken(1), PerToken(0), *[None] * 6)
+)
+_coefficients_backward = register("_coefficients_backward", fake=_coefficients_backward_fake)
+
+
+def by_reference(
+    logits: Tensor,
+    inv_rms: Tensor | None,
+    alpha: Tensor,
+    bias: Tensor,
+    mixer: Mixer,
+    n_streams: int,
+    read_activation: Activation,
+    write_activation: Activation,
+    mix_activation: Activation,
+    per_stream: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The reference with the mixer's own ``map``."""
+    return reference.coefficients(
+        logits,
+        inv_rms,
+        alpha,
+        bias,
+        n_streams=n_streams,
+        mixer_map=lambda z: mixer.map(z, n_streams),
+        group_sizes=mixer.group_sizes(n_streams),
+        read_activation=read_activation,
+        write_activation=write_activation,
+        mix_activation=mix_activation,
+        per_stream=per_stream,
+    )
+
+
+def _reference(logits: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+    """As the kernel has it: an empty tensor for the identity."""
+    h_pre, h_post, h_res = by_reference(logits, *rest)  # type: ignore[arg-type]
+    return h_pre, h_post, logits.new_empty(0) if h_res is None else h_res
+
+
+def _forward(
+    logits: Tensor, inv_rms: Tensor | None, alpha: Tensor, bias: Tensor, *settings: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _coefficients(logits, inv_rms, alpha, bias, *coefficient_settings(*settings))  # type: ignore
+
+
+def _gradient(
+    grads: tuple[Tensor, Tensor, Tensor],
+    logits: Tensor,
+    inv_rms: Tensor | None,
+    alpha: Tensor,
+    bias: Tensor,
+    *settings: object,
+) -> tuple[Tensor | None, ...]:
+    grad_logits, grad_inv_rms, grad_alpha, grad_bias = _coefficients_backward(
+        *grads, logits, inv_rms, alpha, bias, *coefficient_settings(*settings)  # type: ignore
+    )  # fmt: skip
+    return grad_logits, None if inv_rms is None else grad_inv_rms, grad_alpha, grad_bias
+
+
+coefficients = differentiable(
+    "Coefficients",
+    tensors=4,
+    forward=_forward,
+    gradient=_gradient,
+    reference=_reference,
+)
+"""``coefficients(logits, inv_rms, alpha, bias, *settings)`` with the arguments of
+:func:`coefficient_settings` as settings; an empty ``h_res`` stands for the identity."""
