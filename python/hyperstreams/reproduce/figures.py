@@ -24,7 +24,8 @@ class FigureSpec:
     """One figure: what it is called, what it draws, and what is said under it.
 
     ``draw(figure, runs)`` fills an empty matplotlib figure of ``size(runs)`` inches;
-    ``rows(runs)`` gives the plotted numbers. ``reading`` tells how to read the panels.
+    ``rows(runs)`` gives the plotted numbers. ``reading`` tells how to read the panels, ``variant``
+    which of the published variants of each definition is used.
     """
 
     name: str
@@ -32,6 +33,7 @@ class FigureSpec:
     source: str
     reading: str
     definitions: dict[str, str]
+    variant: dict[str, str]
     draw: Callable[[Figure, Runs], Figure]
     rows: Callable[[Runs], list[Row]]
     size: Callable[[Runs], tuple[float, float]]
@@ -52,6 +54,7 @@ FIGURES: dict[str, FigureSpec] = {
             "with its initial value dashed and full averaging dotted; grey where it has no effect: "
             "copies of one stream are mixed into the same copies, whatever the mixer.",
             mixers.DEFINITIONS,
+            {"mixer": "token mean", "orientation": "destination_rows"},
             mixers.draw,
             mixers.rows,
             mixers.size,
@@ -66,6 +69,7 @@ FIGURES: dict[str, FigureSpec] = {
             "the effective number of streams; below the dashed line the site uses fewer streams "
             "than it was initialised to.",
             usage.DEFINITIONS,
+            {"share": "weight", "average": "mean_of_ratios", "effective_streams": "entropy"},
             usage.draw,
             usage.rows,
             usage.size,
@@ -81,6 +85,7 @@ FIGURES: dict[str, FigureSpec] = {
             "they hold different directions. A stream with a large norm does not dominate the "
             "logits where the readout normalises every stream.",
             states.definitions(states.IMBALANCE_PANELS),
+            {"norm": "token mean of L2", "norm_share": "ratio_of_means", "cosine": "raw"},
             states.draw_imbalance,
             states.imbalance_rows,
             states.imbalance_size,
@@ -95,6 +100,7 @@ FIGURES: dict[str, FigureSpec] = {
             "the stream written to most. Streams share their vectors, so low curvature is not "
             "evidence independent of figures 2 and 3.",
             states.definitions(states.CURVATURE_PANELS),
+            {"left": "difference", "right": "position", "zero_steps": "skipped"},
             states.draw_curvature,
             states.curvature_rows,
             states.curvature_size,
@@ -104,9 +110,10 @@ FIGURES: dict[str, FigureSpec] = {
             loss.TITLE,
             "this package",
             "Validation loss over training, the same windows for every run; dashed: before the "
-            "first step. The right panel enlarges the end. One seed each: curves that lie close "
-            "say nothing about which model is better.",
+            "first step. The right panel enlarges the end. Single runs differ between seeds: "
+            "curves that lie close do not rank the models.",
             loss.DEFINITIONS,
+            {"split": "validation", "unit": "nats per byte"},
             loss.draw,
             loss.rows,
             loss.size,
@@ -146,6 +153,7 @@ def save_figure(spec: FigureSpec, runs: Runs, out: Path) -> list[Path]:
         "title": spec.title,
         "source": spec.source,
         "definitions": spec.definitions,
+        "variant": spec.variant,
         "orientation": "h_res[destination, source]",
         "reference": "same config rebuilt at step 0 from the same seed, on the same batches",
         "split": "validation",

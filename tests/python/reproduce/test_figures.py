@@ -64,6 +64,7 @@ def test_files_of_a_figure(
     assert details["aggregation"].startswith("none")
     assert details["orientation"] == "h_res[destination, source]"
     assert set(details["definitions"]) == set(FIGURES[name].definitions)
+    assert details["variant"] == FIGURES[name].variant
     for record in details["runs"]:
         weights = Path(record["run_dir"]) / "checkpoint" / "model.safetensors"
         assert record["checkpoint_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
