@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "kernel_testing.h"
 
 namespace hyperstreams::testing {
@@ -276,6 +278,73 @@ TEST(MixWrite, ConvertsTheBranchOutputOfAnotherDtype) {
     EXPECT_EQ(grad_h_res.copy(), (std::vector<float>{14, 32, 32, 77}));
     EXPECT_EQ(grad_h_post.copy(), (std::vector<float>{-1.75f, -2.5f}));
     EXPECT_TRUE(out.intact() && grad_x.intact() && grad_y.intact() && partials.intact());
+  }
+}
+
+/// Bits of a float in bfloat16 or float16; exact for small integers.
+uint16_t half_bits(float value, DType dtype) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  if (dtype == DType::kBFloat16) return static_cast<uint16_t>(bits >> 16);
+  const uint32_t magnitude = bits & 0x7fffffff;
+  const uint32_t half = magnitude == 0 ? 0 : (magnitude - (112u << 23)) >> 13;
+  return static_cast<uint16_t>((bits >> 31 << 15) | half);
+}
+
+TEST(MixWrite, HalfPrecisionStreamsAgreeOnIntegers) {
+  for (const int n : {3, 4, 5, 8}) {
+    const Case c{7, n, 37, true, false, false, false};
+    Problem<float> p(c);
+    for (std::vector<float>* values : {&p.x, &p.grad_out, &p.y, &p.h_res, &p.h_post}) {
+      for (float& value : *values) value = std::round(value * 2);
+    }
+    Result<float> single(c);
+    run(p, DType::kFloat32, serial, &single);
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+      const auto narrow = [&](const std::vector<float>& values) {
+        std::vector<uint16_t> bits;
+        for (const float value : values) bits.push_back(half_bits(value, dtype));
+        return bits;
+      };
+      const std::vector<uint16_t> x = narrow(p.x), y = narrow(p.y), grad = narrow(p.grad_out);
+      for (const cpu::IsaLevel level : isa_levels()) {
+        SCOPED_TRACE(::testing::Message()
+                     << cpu::isa_name(level) << " n=" << n << " dtype=" << static_cast<int>(dtype));
+        const AtIsaLevel at(level);
+        Guarded<uint16_t> out(single.x_out.size()), grad_x(out.size()), grad_y(7 * 37);
+        Result<float> r(c);
+        const StreamsView x_view{x.data(), p.token_stride, p.stream_stride};
+        const RowsView y_view{y.data(), p.y_stride}, h_res{p.h_res.data(), p.res_stride};
+        const RowsView h_post{p.h_post.data(), p.post_stride};
+        cpu::mix_write_forward(
+            {7, n, 37, dtype, dtype, x_view, y_view, h_res, h_post, nullptr, out.data()}, serial);
+        cpu::mix_write_backward({7,
+                                 n,
+                                 37,
+                                 dtype,
+                                 dtype,
+                                 {grad.data(), p.token_stride, p.stream_stride},
+                                 x_view,
+                                 y_view,
+                                 h_res,
+                                 h_post,
+                                 nullptr,
+                                 grad_x.data(),
+                                 grad_y.data(),
+                                 r.grad_h_res.data(),
+                                 r.grad_h_post.data(),
+                                 nullptr,
+                                 r.partials.data(),
+                                 nullptr},
+                                serial);
+        EXPECT_EQ(out.copy(), narrow(single.x_out.copy()));
+        EXPECT_EQ(grad_x.copy(), narrow(single.grad_x.copy()));
+        EXPECT_EQ(grad_y.copy(), narrow(single.grad_y.copy()));
+        EXPECT_EQ(r.grad_h_res.copy(), single.grad_h_res.copy());
+        EXPECT_EQ(r.grad_h_post.copy(), single.grad_h_post.copy());
+        EXPECT_TRUE(out.intact() && grad_x.intact() && grad_y.intact());
+      }
+    }
   }
 }
 
