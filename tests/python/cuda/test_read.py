@@ -110,3 +110,11 @@ def test_double_is_refused_in_words() -> None:
     h_pre = torch.zeros(2, 4, device="cuda", dtype=torch.float64)
     with pytest.raises(RuntimeError, match="no CUDA kernel"):
         torch.ops.hyperstreams._read(x, h_pre)
+
+
+def test_double_runs_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYPERSTREAMS_REQUIRE_FUSED", raising=False)
+    x = torch.ones(2, 4, 8, device="cuda", dtype=torch.float64)
+    with pytest.warns(RuntimeWarning, match="no torch.float64 kernel"):
+        u = ops.read(x, torch.ones(4, device="cuda", dtype=torch.float64))
+    assert torch.equal(u, torch.full_like(u, 4))
