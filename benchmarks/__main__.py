@@ -14,10 +14,10 @@ import torch
 
 os.environ["HYPERSTREAMS_REQUIRE_FUSED"] = "1"
 
-from hyperstreams.train.environment import describe_environment  # noqa: E402
+from hyperstreams.train.environment import describe_environment
 
-from .sublayer import CASES, run_case  # noqa: E402
-from .training_step import run_steps  # noqa: E402
+from .sublayer import CASES, run_case
+from .training_step import run_steps
 
 RESULTS = Path(__file__).parent / "results"
 

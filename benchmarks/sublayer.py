@@ -1,7 +1,7 @@
 """One sublayer's connection work, forward and backward: fused ops against the eager reference.
 
-A case is everything a connection does around a branch: project, coefficients, read, mix_write, and the
-gradients of the streams, the branch output and every parameter. The branch itself is absent.
+A case is everything a connection does around a branch: project, coefficients, read, mix_write, and
+the gradients of the streams, the branch output and every parameter. The branch itself is absent.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from hyperstreams import nn as hnn
 from hyperstreams import ops
+from torch import Tensor
 
 from .timing import paired_times, summarize
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-
 from hyperstreams.models import GPT, GPTConfig
 
 from .timing import paired_times, summarize

@@ -53,8 +53,8 @@ set(HYPERSTREAMS_CUDA_TOOLKIT "${CMAKE_CUDA_COMPILER_VERSION}")
 set(HYPERSTREAMS_CUDA_BUILT_ARCHS ${HYPERSTREAMS_CUDA_ARCHS})
 message(STATUS "_C_cuda: CUDA ${HYPERSTREAMS_CUDA_TOOLKIT} for ${HYPERSTREAMS_CUDA_ARCHS}")
 
-file(GLOB _kernel_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cuda/*.cu")
-add_library(hyperstreams_cuda STATIC ${_kernel_sources})
+file(GLOB HYPERSTREAMS_CUDA_OP_SOURCES CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cuda/*.cu")
+add_library(hyperstreams_cuda STATIC ${HYPERSTREAMS_CUDA_OP_SOURCES})
 target_link_libraries(hyperstreams_cuda PUBLIC hyperstreams_plans PRIVATE CUDA::cudart_static)
 target_compile_options(hyperstreams_cuda PRIVATE
   $<$<BOOL:${HYPERSTREAMS_CUDA_LINEINFO}>:-lineinfo> --threads=0 -Xfatbin=-compress-all -Xptxas=-v,--warn-on-spills

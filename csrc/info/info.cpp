@@ -4,11 +4,13 @@
 #include <pybind11/stl.h>
 
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "build_info.h"
 #include "hyperstreams/isa.h"
+#include "hyperstreams/plan.h"
 
 namespace hyperstreams::info {
 namespace {
@@ -55,19 +57,64 @@ py::list cpu_isa_levels() {
   return levels;
 }
 
-/// One entry per compiled kernel of the CPU library: op stem and level.
-py::list kernel_variants() {
-  py::list variants;
-  for (const std::string& op : words(HYPERSTREAMS_CPU_OPS)) {
-    for (const std::string& level : words(HYPERSTREAMS_CPU_LEVELS)) {
+void append_variants(py::list& variants, const char* ops, const char* device, const char* levels) {
+  for (const std::string& op : words(ops)) {
+    for (const std::string& level : words(levels)) {
       py::dict entry;
       entry["op"] = op;
-      entry["device"] = "cpu";
+      entry["device"] = device;
       entry["level"] = level;
       variants.append(entry);
     }
   }
+}
+
+/// One entry per compiled kernel: op stem, device, and instruction set or architecture.
+py::list kernel_variants() {
+  py::list variants;
+  append_variants(variants, HYPERSTREAMS_CPU_OPS, "cpu", HYPERSTREAMS_CPU_LEVELS);
+  append_variants(variants, HYPERSTREAMS_CUDA_OPS, "cuda", HYPERSTREAMS_CUDA_ARCHS);
   return variants;
+}
+
+DType parse_dtype(const std::string& name) {
+  if (name == "float32") return DType::kFloat32;
+  if (name == "bfloat16") return DType::kBFloat16;
+  if (name == "float16") return DType::kFloat16;
+  if (name == "float64") return DType::kFloat64;
+  throw std::invalid_argument(
+      "plan: dtype: expected 'float32', 'bfloat16', 'float16' or 'float64', got '" + name + "'");
+}
+
+py::dict launch(const cuda::LaunchShape& shape) {
+  py::dict found;
+  found["grid"] = py::make_tuple(shape.grid_x, shape.grid_y);
+  found["block"] = py::make_tuple(shape.block_x, shape.block_y);
+  return found;
+}
+
+/// How the CUDA kernels of an op would be launched; needs no GPU.
+py::dict plan(const std::string& op, int64_t tokens, int n_streams, int64_t width,
+              const std::string& dtype, int64_t alignment, bool is_static) {
+  const DType type = parse_dtype(dtype);
+  if (tokens < 0 || width < 1 || n_streams < 1 || n_streams > kMaxStreams) {
+    throw std::invalid_argument(
+        "plan: expected tokens >= 0, n_streams in 1..16 and width >= 1, got " +
+        std::to_string(tokens) + ", " + std::to_string(n_streams) + ", " + std::to_string(width));
+  }
+  if (op != "read") {
+    throw std::invalid_argument("plan: op: expected 'read', got '" + op + "'");
+  }
+  const cuda::ReadPlan made = cuda::plan_read(tokens, width, type, alignment, is_static);
+  py::dict found;
+  found["vector"] = made.vector;
+  found["whole_vectors"] = made.whole_vectors;
+  found["forward"] = launch(made.forward);
+  found["backward"] = launch(made.backward);
+  found["threads_per_token"] = made.threads_per_token;
+  found["tokens_per_block"] = made.tokens_per_block;
+  found["partials"] = made.partials;
+  return found;
 }
 
 }  // namespace
@@ -81,4 +128,10 @@ PYBIND11_MODULE(_info, m) {
         "Instruction-set levels in ascending order: dicts of name, compiled, runs_here.");
   m.def("kernel_variants", &hyperstreams::info::kernel_variants,
         "Compiled kernels: dicts of op, device, level.");
+  using pybind11::arg;
+  m.def("plan", &hyperstreams::info::plan, arg("op"), arg("tokens"), arg("n_streams"), arg("width"),
+        arg("dtype"), pybind11::kw_only(), arg("alignment") = 16, arg("is_static") = false,
+        "Launch plan of an op's CUDA kernels for given sizes, as a dict; needs no GPU. alignment: "
+        "bytes that every row begins at a multiple of. is_static: coefficients without token axes. "
+        "Raises ValueError for an op without a plan, an unknown dtype, sizes out of range.");
 }

@@ -22,7 +22,7 @@ class LibraryStatus:
 
 
 def _load(name: str) -> LibraryStatus:
-    # find_spec gives the right file in wheels and editable installs, and triggers a rebuild in the latter.
+    # find_spec gives the right file in wheels and in editable installs, where it also rebuilds.
     spec = importlib.util.find_spec(f"hyperstreams.{name}")
     if spec is None or spec.origin is None:
         return LibraryStatus(False, None, f"{name} was not built")

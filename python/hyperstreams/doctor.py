@@ -9,6 +9,7 @@ import argparse
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -71,9 +72,7 @@ def cases(n: int, generator: torch.Generator) -> Iterator[Case]:
         )
         phi = random(count, n * WIDTH) / (n * WIDTH) ** 0.5
         state = (x, y, h_res, h_post)
-        yield Case(
-            f"boundary, {name}", (*state, phi, random(n * WIDTH), alpha, bias), boundary
-        )
+        yield Case(f"boundary, {name}", (*state, phi, random(n * WIDTH), alpha, bias), boundary)
     yield Case(
         "stream_stats",
         (x, y, h_pre, h_post, h_res),
@@ -84,7 +83,9 @@ def cases(n: int, generator: torch.Generator) -> Iterator[Case]:
     )
 
 
-def _results(case: Case, backend: ops.Backend, dtype: torch.dtype, device: str) -> list[Tensor]:
+def _results(
+    case: Case, backend: Literal["fused", "reference"], dtype: torch.dtype, device: str
+) -> list[Tensor]:
     """Outputs and, of the sum of the outputs under fixed weights, the gradients."""
     inputs = [
         tensor.to(device, dtype).requires_grad_(case.differentiable) for tensor in case.tensors
@@ -101,7 +102,7 @@ def _results(case: Case, backend: ops.Backend, dtype: torch.dtype, device: str) 
 
 
 def relative_error(case: Case, device: str) -> float:
-    """Return the worst relative error of the fused op in float32 against the reference in float64."""
+    """Return the worst relative error of fused float32 against the float64 reference."""
     fused = _results(case, "fused", torch.float32, device)
     exact = _results(case, "reference", torch.float64, device)
     errors = [

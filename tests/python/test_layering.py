@@ -124,7 +124,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def layer_of(name: str) -> str:
-    """Return the longest prefix of ``name`` that ``PYTHON`` knows; ``.cli_eval`` belongs to ``.cli``."""
+    """Return the longest prefix that ``PYTHON`` knows; ``.cli_eval`` belongs to ``.cli``."""
     name = re.sub(r"^\.cli_", ".cli.", name)
     while name not in PYTHON:
         name, _, _ = name.rpartition(".")

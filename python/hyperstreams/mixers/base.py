@@ -44,7 +44,7 @@ class Mixer(ABC):
 
     @abstractmethod
     def map(self, logits: Tensor, n: int) -> Tensor | None:
-        """``[..., logit_count(n)] -> [..., n, n]`` in the dtype of ``logits``; None is the identity."""
+        """``[..., logit_count(n)] -> [..., n, n]`` in logits' dtype; None is the identity."""
 
     def group_sizes(self, n: int) -> tuple[int, ...]:
         """Sizes of the logit groups that have an ``alpha`` of their own, in logit order."""

@@ -12,7 +12,7 @@ from .base import Mixer
 
 @dataclass(frozen=True)
 class Free(Mixer):
-    """``h_res[j, i] = logit[j * n + i]``. Whether tanh is applied is the connection's activation."""
+    """``h_res[j, i] = logit[j * n + i]``. Applying tanh is the connection's activation."""
 
     name = "free"
     paper = "Hyper-Connections, 2409.19606, eq. 10-14"

@@ -49,10 +49,13 @@ class Sinkhorn(Mixer):
         if self.iterations < 1:
             raise ValueError(f"mixer 'sinkhorn': iterations must be >= 1, got {self.iterations}")
         if self.start not in ("exp", "softmax"):
-            raise ValueError(f"mixer 'sinkhorn': start must be 'exp' or 'softmax', got {self.start!r}")
+            raise ValueError(
+                f"mixer 'sinkhorn': start must be 'exp' or 'softmax', got {self.start!r}"
+            )
         if self.order not in ("columns_first", "rows_first"):
             raise ValueError(
-                f"mixer 'sinkhorn': order must be 'columns_first' or 'rows_first', got {self.order!r}"
+                "mixer 'sinkhorn': order must be 'columns_first' or 'rows_first', "
+                f"got {self.order!r}"
             )
         if self.start == "softmax" and self.order != "rows_first":
             raise ValueError(

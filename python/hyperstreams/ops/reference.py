@@ -1,8 +1,8 @@
 """The executable definition of every op: plain PyTorch, any dtype, any device, differentiable.
 
 Shapes: streams ``x [..., n, C]``, branch output ``y [..., C]``, ``h_pre [..., n]``,
-``h_post [..., n]``, ``h_res [..., n, n]`` with ``h_res[j, i]`` the weight from source stream ``i`` to
-destination stream ``j``. Coefficients without token axes (``[n]``, ``[n, n]``) are static.
+``h_post [..., n]``, ``h_res [..., n, n]`` with ``h_res[j, i]`` the weight from source stream ``i``
+to destination stream ``j``. Coefficients without token axes (``[n]``, ``[n, n]``) are static.
 Everything is accumulated in float32 (float64 for float64 streams) and rounded once at the end.
 """
 
@@ -104,7 +104,7 @@ def coefficients(
     mix_activation: Activation = MIX_ACTIVATION,
     per_stream: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Logits ``[..., K]`` to ``h_pre [..., n], h_post [..., n], h_res [..., n, n]`` (None: identity).
+    """Logits ``[..., K]`` to ``h_pre [..., n], h_post [..., n], h_res [..., n, n]`` (or None).
 
     ``z = logits * inv_rms``; order of the ``K`` logits: read ``n``, write ``n``, then the mixer's
     own, in groups of ``group_sizes``. ``alpha [2 + len(group_sizes)]`` holds one scale per group,

@@ -13,12 +13,13 @@ def stream_stats_fields(n: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the packed sums, in order. All are sums over tokens.
 
     count: tokens. h_pre, h_post, h_res, h_res_square: the coefficients (and ``h_res**2``).
-    read_share, write_share: ``|h| / sum |h|`` of h_pre and h_post; read_entropy, write_entropy: their
-    entropies per token, in nats. read_signal_share: ``|h_pre[i]| |x_i|`` normalised over i;
+    read_share, write_share: ``|h| / sum |h|`` of h_pre and h_post; read_entropy, write_entropy:
+    their entropies per token, in nats. read_signal_share: ``|h_pre[i]| |x_i|`` normalised over i;
     write_signal_share: ``h_post**2`` normalised. gram: products of the rows of ``[x; y]``;
-    norm: their L2 norms. cosine: between streams. differential_energy: ``1 - n |mean_i x_i|^2 / sum_i
-    |x_i|^2``. curvature: angle in radians between successive differences along the token axis (the
-    one before n), summed over the triples counted in curvature_count (zero steps are skipped).
+    norm: their L2 norms. cosine: between streams. differential_energy:
+    ``1 - n |mean_i x_i|^2 / sum_i |x_i|^2``. curvature: angle in radians between successive
+    differences along the token axis (the one before n), summed over the triples counted
+    in curvature_count (zero steps are skipped).
     position_curvature: angle between the states of successive tokens themselves, summed over the
     pairs counted in position_curvature_count (zero states are skipped).
     A normalised quantity with a zero denominator counts as 0.
@@ -75,7 +76,7 @@ def _entropy(share: Tensor) -> Tensor:
 
 
 def _angles(v: Tensor) -> tuple[Tensor, Tensor]:
-    """Angles between successive vectors of ``v [..., T, n, C]``: their sums and counts, each ``[n]``."""
+    """Angles between successive vectors of ``v [..., T, n, C]``: sums and counts, each ``[n]``."""
     unit = functional.normalize(v, dim=-1, eps=0.0).nan_to_num(0.0)
     cosine = (unit[..., :-1, :, :] * unit[..., 1:, :, :]).sum(dim=-1).clamp(-1.0, 1.0)
     nonzero = (unit != 0).any(dim=-1)
@@ -93,8 +94,8 @@ def stream_stats(
 ) -> Tensor:
     """Packed float64 sums ``[stream_stats_size(n)]`` of one site; see :func:`stream_stats_fields`.
 
-    ``x [..., n, C]``; its axis before n is the sequence. What is None contributes zeros, except that
-    ``h_res=None`` beside a given ``h_post`` is the identity. Not differentiable.
+    ``x [..., n, C]``; its axis before n is the sequence. What is None contributes zeros, except
+    that ``h_res=None`` beside a given ``h_post`` is the identity. Not differentiable.
     """
     n, width = x.shape[-2:]
     x = x.detach().double()

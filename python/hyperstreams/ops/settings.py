@@ -1,4 +1,4 @@
-"""Plain data that describes how logits become coefficients. Imports nothing but the standard library."""
+"""Plain data that describes how logits become coefficients. Standard library only."""
 
 from __future__ import annotations
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-
 from hyperstreams.diagnostics import capture, geometry, quantity
 from hyperstreams.models import GPT, GPTConfig
+from torch import Tensor
 
 
 def model_of(connection: str, **overrides: Any) -> GPT:

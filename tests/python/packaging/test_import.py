@@ -9,10 +9,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import hyperstreams
 import pytest
 import torch
-
-import hyperstreams
 
 PACKAGE = Path(hyperstreams.__file__).parent
 SITES = {Path(torch.__file__).parents[1], Path(sysconfig.get_path("platlib"))}

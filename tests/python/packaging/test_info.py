@@ -1,0 +1,61 @@
+"""`_info`: pure functions about the build, the processor and the launch plans."""
+
+from __future__ import annotations
+
+import re
+
+import hyperstreams
+import pytest
+import torch
+from hyperstreams import _info, ops
+
+
+def test_build_info() -> None:
+    info = _info.build_info()
+    assert info["version"] == hyperstreams.__version__
+    assert re.fullmatch(r"([0-9a-f]{12})?", info["git"])
+    assert re.fullmatch(r"\w+ [0-9.]+", info["compiler"])
+    major, minor = map(int, info["torch_headers"].split("."))
+    assert (major, minor) >= (2, 11)
+    assert bool(info["cuda_toolkit"]) == bool(info["cuda_archs"])
+
+
+def test_levels_agree_with_the_ops() -> None:
+    levels = _info.cpu_isa_levels()
+    assert [level["name"] for level in levels] == ["base", "avx2", "avx512"]
+    assert levels[0]["compiled"]
+    runnable = [level["name"] for level in levels if level["runs_here"]]
+    assert runnable[-1] == torch.ops.hyperstreams._detected_cpu_isa()
+
+
+def test_variants_hold_every_fused_op_at_every_level() -> None:
+    variants = _info.kernel_variants()
+    compiled = [level["name"] for level in _info.cpu_isa_levels() if level["compiled"]]
+    for stem, devices in ops.backend_status().ops.items():
+        found = {v["level"] for v in variants if v["op"] == stem and v["device"] == "cpu"}
+        assert found == (set(compiled) if "cpu" in devices else set()), stem
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("tokens", "width"), [(0, 1), (1, 1), (4096, 384), (7, 16385)])
+def test_plan_covers_the_streams(tokens: int, width: int, dtype: str) -> None:
+    plan = _info.plan("read", tokens, 4, width, dtype)
+    grid, block = plan["forward"]["grid"], plan["forward"]["block"]
+    assert grid[0] * block[0] * plan["vector"] >= width
+    assert block[0] * block[1] <= 1024
+    assert plan["backward"]["grid"][0] * plan["tokens_per_block"] >= tokens
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fold", 1, 4, 8, "float32"), "op: expected 'read', got 'fold'"),
+        (("read", 1, 4, 8, "int8"), "dtype: expected .* got 'int8'"),
+        (("read", -1, 4, 8, "float32"), "tokens >= 0"),
+        (("read", 1, 17, 8, "float32"), "n_streams in 1..16"),
+        (("read", 1, 4, 0, "float32"), "width >= 1"),
+    ],
+)
+def test_plan_words_bad_arguments(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _info.plan(*arguments)
