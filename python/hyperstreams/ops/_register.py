@@ -145,6 +145,15 @@ def differentiable(
     return call
 
 
+def graph_constant(value: float) -> float:
+    """``value``, which a compiled graph is specialised to instead of taking it as an input.
+
+    torch.compile turns a float that changed between calls into an input, and fails on one inside a
+    Function; it knows hex() of constants only.
+    """
+    return float.fromhex(value.hex()) if torch.compiler.is_compiling() else value
+
+
 def stand_in(x: Tensor) -> Tensor:
     """Zeros of x's shape, dtype and device that occupy one row of memory."""
     return x.new_zeros(x.shape[-1:]).expand(x.shape)

@@ -7,7 +7,6 @@ from torch import Tensor
 from ..mixers import Mixer, get_mixer
 from . import reference, reference_stats
 from ._backend import use_fused, without_autocast
-from ._coefficient_settings import coefficient_settings
 from ._ops import coefficients as _coefficients
 from ._ops import expand as _expand
 from ._ops import mix_write as _mix_write
@@ -16,6 +15,7 @@ from ._ops import read as _read
 from ._ops import reduce as _reduce
 from ._ops import stream_stats as _stream_stats
 from ._ops.project import EPS_POSITIONS
+from ._register import graph_constant
 from ._validate import (
     check_branch,
     check_coefficient,
@@ -128,7 +128,8 @@ def project(
             f"project: eps_position: expected 'inside', 'outside' or 'floor', got {eps_position!r}"
         )
     if use_fused("project", x):
-        return _project.project(x, phi, norm_weight, eps, EPS_POSITIONS.index(eps_position))
+        position = EPS_POSITIONS.index(eps_position)
+        return _project.project(x, phi, norm_weight, graph_constant(eps), position)
     return without_autocast(
         reference.project, x, phi, norm_weight, eps=eps, eps_position=eps_position
     )
@@ -188,9 +189,10 @@ def coefficients(
         mix_activation,
         per_stream,
     )
-    if coefficient_settings(*settings) is None or not use_fused("coefficients", logits):
+    encoded = _coefficients.encode(*settings)
+    if encoded is None or not use_fused("coefficients", logits):
         return without_autocast(_coefficients.by_reference, *inputs, *settings)
-    h_pre, h_post, h_res = _coefficients.coefficients(*inputs, *settings)
+    h_pre, h_post, h_res = _coefficients.coefficients(*inputs, encoded, *settings)
     return h_pre, h_post, None if chosen.fused_map == "identity" else h_res
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from ...mixers import Mixer
 from .. import reference
 from .._batching import PerToken
-from .._coefficient_settings import MAPS, coefficient_settings
-from .._register import differentiable, register
+from .._coefficient_settings import MAPS, CoefficientSettings, coefficient_settings
+from .._register import differentiable, graph_constant, register
 from ..settings import Activation
 
 
@@ -83,16 +86,25 @@ def by_reference(
     )
 
 
-def _reference(logits: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
-    """As the kernel has it: an empty tensor for the identity."""
-    h_pre, h_post, h_res = by_reference(logits, *rest)  # type: ignore[arg-type]
-    return h_pre, h_post, logits.new_empty(0) if h_res is None else h_res
+def encode(*settings: Any) -> CoefficientSettings | None:
+    """:func:`coefficient_settings`, as constants of a compiled graph."""
+    if not torch.compiler.is_compiling():
+        return coefficient_settings(*settings)
+    encoded = coefficient_settings.__wrapped__(*settings)  # the compiler warns of caches
+    if encoded is None:
+        return None
+    return encoded._replace(constants=tuple(graph_constant(v) for v in encoded.constants))
 
 
 def _forward(
-    logits: Tensor, inv_rms: Tensor | None, alpha: Tensor, bias: Tensor, *settings: object
+    logits: Tensor,
+    inv_rms: Tensor | None,
+    alpha: Tensor,
+    bias: Tensor,
+    encoded: CoefficientSettings,
+    *settings: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _coefficients(logits, inv_rms, alpha, bias, *coefficient_settings(*settings))  # type: ignore
+    return _coefficients(logits, inv_rms, alpha, bias, *encoded)
 
 
 def _gradient(
@@ -101,12 +113,26 @@ def _gradient(
     inv_rms: Tensor | None,
     alpha: Tensor,
     bias: Tensor,
-    *settings: object,
+    encoded: CoefficientSettings,
+    *settings: Any,
 ) -> tuple[Tensor | None, ...]:
     grad_logits, grad_inv_rms, grad_alpha, grad_bias = _coefficients_backward(
-        *grads, logits, inv_rms, alpha, bias, *coefficient_settings(*settings)  # type: ignore
-    )  # fmt: skip
+        *grads, logits, inv_rms, alpha, bias, *encoded
+    )
     return grad_logits, None if inv_rms is None else grad_inv_rms, grad_alpha, grad_bias
+
+
+def _reference(
+    logits: Tensor,
+    inv_rms: Tensor | None,
+    alpha: Tensor,
+    bias: Tensor,
+    encoded: CoefficientSettings,
+    *settings: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As the kernel has it: an empty tensor for the identity."""
+    h_pre, h_post, h_res = by_reference(logits, inv_rms, alpha, bias, *settings)
+    return h_pre, h_post, logits.new_empty(0) if h_res is None else h_res
 
 
 coefficients = differentiable(
@@ -116,5 +142,5 @@ coefficients = differentiable(
     gradient=_gradient,
     reference=_reference,
 )
-"""``coefficients(logits, inv_rms, alpha, bias, *settings)`` with the arguments of
-:func:`coefficient_settings` as settings; an empty ``h_res`` stands for the identity."""
+"""``coefficients(logits, inv_rms, alpha, bias, encode(*settings), *settings)``, the settings being
+:func:`coefficient_settings`' arguments; an empty ``h_res`` stands for the identity."""
