@@ -26,7 +26,7 @@ MODELS: tuple[dict[str, str], ...] = (
 )
 COSTS = {"residual": 1.0}
 """Guessed cost of a step beside the residual's, until it has been measured; others: OTHER_COST."""
-OTHER_COST = 2.0
+OTHER_COST = 1.4
 REPORT_SECONDS = 30.0
 
 
