@@ -30,12 +30,17 @@ Fold = tuple[PerToken | Coefficient | None, ...]
 Rule = Callable[..., tuple[Any, Any]]
 
 
+def _batched(in_dim: object) -> bool:
+    """A list of numbers has a list of None as its ``in_dim``."""
+    return isinstance(in_dim, int)
+
+
 def one_by_one(op: Callable[..., Any]) -> Rule:
     """Runs ``op`` on each element of the batch."""
 
     def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
         results = [
-            op(*[a if d is None else a.select(d, k) for a, d in zip(args, in_dims, strict=True)])
+            op(*[a.select(d, k) if _batched(d) else a for a, d in zip(args, in_dims, strict=True)])
             for k in range(info.batch_size)
         ]
         if isinstance(results[0], Tensor):
@@ -52,7 +57,7 @@ def folding(op: Callable[..., Any], fold: Fold) -> Rule:
     assert isinstance(first, PerToken)
 
     def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
-        if any(role is None and d is not None for role, d in zip(fold, in_dims, strict=True)):
+        if any(role is None and _batched(d) for role, d in zip(fold, in_dims, strict=True)):
             return one_by_one(op)(info, in_dims, *args)
         batch = info.batch_size
         x, batched = args[0], in_dims[0] is not None

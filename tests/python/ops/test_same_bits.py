@@ -1,0 +1,134 @@
+"""The promises of bit equality: reruns, threads, batches, instruction sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hyperstreams import ops
+from op_cases import BUILDS, Case, Maker, run
+
+# name: position of tensors with token axes (the others are parameters, summed over tokens).
+PER_TOKEN = {
+    "read": (0, 1),
+    "mix_write": (0, 1, 2, 3),
+    "mix_write_identity": (0, 1, 2),
+    "mix_write_mixed": (0, 1, 2),
+    "project": (0,),
+    "project_plain": (0,),
+    "expand": (0,),
+    "expand_plain": (0,),
+    "reduce": (0,),
+    **{name: (0, 1) for name in BUILDS if name.startswith("coefficients")},
+}
+
+
+@pytest.fixture
+def isa() -> Iterator[object]:
+    """Sets the instruction set of the CPU kernels; the machine's own afterwards."""
+    detected = torch.ops.hyperstreams._cpu_isa()
+    yield torch.ops.hyperstreams._set_cpu_isa
+    torch.ops.hyperstreams._set_cpu_isa(detected)
+
+
+def bits(case: Case, cotangents: list[torch.Tensor]) -> list[torch.Tensor]:
+    outputs, grads = run(case, case.tensors, cotangents, "fused")
+    return [*outputs, *grads]
+
+
+def made(
+    name: str, dtype: torch.dtype = torch.float32, tokens: int = 600, static: bool = False
+) -> tuple[Case, list[torch.Tensor]]:
+    make = Maker(17, dtype)
+    case = BUILDS[name](make, 4, 40, (tokens,), static)
+    outputs = case.outputs(case.tensors, "fused")
+    return case, [torch.randn(o.shape, generator=make.generator).to(o.dtype) for o in outputs]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("name", BUILDS)
+def test_reruns_and_threads(name: str, static: bool, dtype: torch.dtype) -> None:
+    case, cotangents = made(name, dtype, static=static)
+    first = bits(case, cotangents)
+    torch.set_num_threads(2)
+    try:
+        reruns = [bits(case, cotangents) for _ in range(3)]
+    finally:
+        torch.set_num_threads(1)
+    for rerun in [bits(case, cotangents), *reruns]:
+        for got, want in zip(rerun, first, strict=True):
+            assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_token_does_not_see_its_batch(name: str) -> None:
+    case, cotangents = made(name)
+    outputs, grads = run(case, case.tensors, cotangents, "fused")
+    for part in (slice(0, 1), slice(100, 117), slice(33, 600)):
+        tensors = tuple(
+            t[part].clone() if k in PER_TOKEN[name] else t for k, t in enumerate(case.tensors)
+        )
+        got_outputs, got_grads = run(case, tensors, [c[part] for c in cotangents], "fused")
+        for got, want in zip(got_outputs, outputs, strict=True):
+            assert torch.equal(got, want[part])
+        for k in PER_TOKEN[name]:
+            assert torch.equal(got_grads[k], grads[k][part])
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_layout_does_not_matter(name: str) -> None:
+    case, cotangents = made(name, tokens=60)
+    want = bits(case, cotangents)
+    for layout in ("offset", "sliced", "permuted", "strided_channels"):
+        make = Maker(17, torch.float32, layout)
+        other = BUILDS[name](make, 4, 40, (60,), False)
+        for got, expected in zip(bits(other, cotangents), want, strict=True):
+            assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", BUILDS)
+def test_instruction_sets(name: str, dtype: torch.dtype, isa) -> None:
+    case, cotangents = made(name, dtype, tokens=37)
+    detected = torch.ops.hyperstreams._detected_cpu_isa()
+    levels = ["base", "avx2", "avx512"]
+    found = {}
+    for level in levels[: levels.index(detected) + 1]:
+        isa(level)
+        assert torch.ops.hyperstreams._cpu_isa() == level
+        found[level] = bits(case, cotangents)
+    if dtype == torch.float32 and "avx512" in found:
+        for got, want in zip(found["avx2"], found["avx512"], strict=True):
+            assert torch.equal(got, want)
+    for level, results in found.items():
+        for got, want in zip(results, found["base"], strict=True):
+            rounding = 2 * torch.finfo(got.dtype).eps if got.dtype != torch.float64 else 1e-13
+            bound = {torch.float32: 2e-5}.get(got.dtype, rounding)
+            scale = want.double().norm() + 1e-30
+            assert (got.double() - want.double()).norm() <= bound * scale, level
+
+
+def test_the_streams_are_the_same_in_every_path() -> None:
+    """X' of boundary is mix_write's, and logits and u come from it as stored."""
+    make = Maker(23, torch.bfloat16)
+    x, y = make(9, 4, 24), make(9, 24)
+    h_res, h_post = make.coefficient(9, 4, 4), make.coefficient(9, 4)
+    phi, alpha, bias = make.coefficient(24, 96), make.coefficient(3), make.coefficient(24)
+    x_next, u, h_pre, _, _ = ops.boundary(x, y, h_res, h_post, phi, None, alpha, bias, n_streams=4)
+    assert torch.equal(x_next, ops.mix_write(x, y, h_res, h_post))
+    logits, inv_rms = ops.project(x_next, phi)
+    assert torch.equal(h_pre, ops.coefficients(logits, inv_rms, alpha, bias, n_streams=4)[0])
+    assert torch.equal(u, ops.read(x_next, h_pre))
+
+
+def test_stream_stats_rerun_and_threads() -> None:
+    make = Maker(29, torch.float32)
+    x, y, h_pre = make(4, 200, 3, 17), make(4, 200, 17), make.coefficient(4, 200, 3)
+    first = ops.stream_stats(x, y, h_pre=h_pre)
+    torch.set_num_threads(2)
+    try:
+        assert torch.equal(ops.stream_stats(x, y, h_pre=h_pre), first)
+    finally:
+        torch.set_num_threads(1)
