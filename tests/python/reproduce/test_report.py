@@ -142,6 +142,7 @@ def test_demo_trains_reports_and_reuses(
     assert "left" in first.err
     logs = [(tmp_path / f"{name}-0" / "metrics.jsonl") for name in ("residual", "lss")]
     stamps = [log.stat().st_mtime_ns for log in logs]
+    monkeypatch.setattr(demo, "write_report", lambda *_, **__: report)
     assert demo.main(["--quick", "--out", str(tmp_path / "out")]) == 0
     assert [log.stat().st_mtime_ns for log in logs] == stamps
 
