@@ -189,3 +189,20 @@ def test_time_left_adds_up() -> None:
     assert re.search(r"\[2/2\] b +step +50/100 .* about 30 s left", stream.getvalue())
     assert duration(89.6) == "90 s"
     assert duration(360) == "6 min"
+
+
+def test_a_terminal_keeps_one_line_per_run() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    progress = Progress(["mHC-lite + LSS"], [1.0], 1500, stream=terminal, clock=lambda: 0.0)
+    record = progress.start(0)
+    for step in (0, 10, 1500):
+        record({"kind": "train", "step": step, "loss": 2.0})
+    progress.finish("finished")
+    text = terminal.getvalue()
+    assert text.count("\n") == 1
+    assert text.count("\r") == 4
+    assert all(len(part) <= 79 for part in text.split("\r"))
