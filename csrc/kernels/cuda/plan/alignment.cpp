@@ -1,20 +1,8 @@
+#include "arithmetic.h"
 #include "hyperstreams/plan.h"
 
 namespace hyperstreams::cuda {
 namespace {
-
-int64_t element_bytes(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return 8;
-    case DType::kFloat32:
-      return 4;
-    case DType::kBFloat16:
-    case DType::kFloat16:
-      break;
-  }
-  return 2;
-}
 
 /// Largest power of two, at most 16, that divides every bit pattern merged into `bits`.
 int64_t lowest_bit(uint64_t bits) { return static_cast<int64_t>((bits | 16) & (~(bits | 16) + 1)); }

@@ -37,7 +37,7 @@ LaunchShape plan_forward(int64_t tokens, int64_t vectors) {
 
 ReadPlan plan_read(int64_t tokens, int64_t width, DType dtype, int64_t alignment, bool is_static) {
   ReadPlan plan;
-  plan.vector = dtype == DType::kFloat32 ? 4 : 8;
+  plan.vector = 16 / element_bytes(dtype);
   plan.whole_vectors = alignment >= 16 && width % plan.vector == 0;
   const int64_t vectors = ceil_div(width, plan.vector);
   plan.forward = plan_forward(tokens, vectors);
