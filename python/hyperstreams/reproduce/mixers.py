@@ -52,8 +52,8 @@ def mixer_colours() -> Any:
 def entry(value: float) -> str:
     """A mixer entry in a cell: three decimals without the leading zero; small ones as a power."""
     if value != 0 and abs(value) < 5e-4:
-        exponent = int(numpy.floor(numpy.log10(abs(value))))
-        return f"{value / 10**exponent:.0f}e{exponent}"
+        mantissa, _, exponent = f"{value:.0e}".partition("e")
+        return f"{mantissa}e{int(exponent)}"
     text = f"{value:.3f}"
     return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
 

@@ -158,6 +158,15 @@ def _findings(
     return html.section("findings", "What came out", *parts)
 
 
+def _plain(value: Any) -> str:
+    """A recorded value in words: nested records as ``key value`` pairs."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {_plain(inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "none"
+    return "unknown" if value is None else str(value)
+
+
 def _method(runs: Sequence[CapturedRun], command: Sequence[str]) -> str:
     first = runs[0]
     tokens = next((run.trained.tokens for run in runs if run.has_streams), 0)
@@ -174,7 +183,7 @@ def _method(runs: Sequence[CapturedRun], command: Sequence[str]) -> str:
     ]
     record = first.environment
     environment = {
-        key.replace("_", " "): value if value is not None else "unknown"
+        key.replace("_", " "): _plain(value)
         for key, value in record.items()
         if key not in ("resumed", "command")
     }
