@@ -130,7 +130,10 @@ connection_parameters = [p for site in model.sites for p in site.connection.para
 connection_ids = {id(p) for p in connection_parameters}
 others = [p for p in model.parameters() if id(p) not in connection_ids]
 optimizer = torch.optim.AdamW(
-    [{"params": others, "weight_decay": 0.1}, {"params": connection_parameters, "weight_decay": 0.0}],
+    [
+        {"params": others, "weight_decay": 0.1},
+        {"params": connection_parameters, "weight_decay": 0.0},
+    ],
     lr=3e-3,
 )
 
