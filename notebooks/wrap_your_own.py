@@ -11,10 +11,11 @@
 # %% [markdown]
 # # Wrap your own model, train it, watch its streams
 #
-# A transformer adds every branch to one residual stream. Hyper-Connections keep *n* parallel streams and
-# learn, at every branch, how to **read** from them, **mix** them and **write** back. This notebook takes a
-# small model of your own, replaces its additions by such connections, trains it for a minute on real text
-# and looks at which streams it uses. It needs `pip install hyperstreams[plot]` and a laptop.
+# A transformer adds every branch to one residual stream. Hyper-Connections keep *n* parallel
+# streams and learn, at every branch, how to **read** from them, **mix** them and **write** back.
+# This notebook takes a small model of your own, replaces its additions by such connections,
+# trains it for a minute on real text and looks at which streams it uses. It needs `pip install
+# hyperstreams[plot]` and a laptop.
 
 # %%
 import os
@@ -23,10 +24,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from torch import nn
-
 from hyperstreams import diagnostics, ops
 from hyperstreams import nn as hnn
+from torch import nn
 
 STEPS = int(os.environ.get("HYPERSTREAMS_NOTEBOOK_STEPS", "300"))
 WIDTH, HEADS, LAYERS, CONTEXT, STREAMS = 64, 4, 3, 64, 4
@@ -35,8 +35,8 @@ torch.manual_seed(0)
 # %% [markdown]
 # ## Your branches
 #
-# A branch is anything that maps `[..., C]` to `[..., C]`, its own norm included. Nothing in these two
-# knows about streams.
+# A branch is anything that maps `[..., C]` to `[..., C]`, its own norm included. Nothing in these
+# two knows about streams.
 
 
 # %%
@@ -64,9 +64,10 @@ def mlp():
 # %% [markdown]
 # ## Three lines instead of `h = h + branch(h)`
 #
-# `ExpandStreams` once after the embedding, one `HyperConnection` around each branch, `ReduceStreams` once
-# before the output. The scheme `learned_scale` gives every stream its own view of the embedding (Learned
-# Stream Scaling), so that the streams can tell themselves apart from the first step.
+# `ExpandStreams` once after the embedding, one `HyperConnection` around each branch,
+# `ReduceStreams` once before the output. The scheme `learned_scale` gives every stream its own
+# view of the embedding (Learned Stream Scaling), so that the streams can tell themselves apart
+# from the first step.
 
 
 # %%
@@ -123,7 +124,8 @@ def batch(part, generator, size=16):
 # %% [markdown]
 # ## Train
 #
-# Connection parameters go into a group of their own without weight decay: decay alone would move the mixers.
+# Connection parameters go into a group of their own without weight decay: decay alone would move
+# the mixers.
 
 # %%
 connection_parameters = [p for site in model.sites for p in site.connection.parameters()]
@@ -167,9 +169,10 @@ after = stream_sums(model)
 # %% [markdown]
 # ## Look: who is read, who is written
 #
-# The statistics are outputs of the ops, not hooks: they work the same under `torch.compile`. The dashed line
-# is the share at initialisation. Without it one cannot tell *collapsed by training* from *initialised
-# that way*: mHC-lite starts by favouring one stream at each site (0.475 against 0.175).
+# The statistics are outputs of the ops, not hooks: they work the same under `torch.compile`. The
+# dashed line is the share at initialisation. Without it one cannot tell *collapsed by training*
+# from *initialised that way*: mHC-lite starts by favouring one stream at each site (0.475 against
+# 0.175).
 
 # %%
 names = [f"L{k // 2}{'am'[k % 2]}" for k in range(len(model.sites))]
@@ -209,5 +212,5 @@ assert losses[-1] < losses[0]
 # ## Where to go from here
 #
 # - `ByteModel("mhc")`, `"hc"`, `"hc_static"`, `"identity"`: any connection, same code.
-# - `hyperstreams compare --connections residual,mhc_lite,mhc --seeds 3`: a fair comparison with one command.
+# - `hyperstreams compare --connections residual,mhc_lite,mhc --seeds 3`: a fair comparison.
 # - `hyperstreams demo`: the collapse figures of arXiv 2606.03483 on your own machine.

@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 import pytest
-
 from hyperstreams import cli
 
 ROOT = Path(__file__).parents[2]
