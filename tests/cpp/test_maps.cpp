@@ -124,12 +124,11 @@ template <class T>
 bool linear_is_good(const MapSettings& settings, int n, const Values& logits) {
   using maps::Sinkhorn;
   const auto s = Sinkhorn::Settings::from<T>(settings);
-  std::vector<T> matrix(n * n), row(n), column(n), kernel(n * n), r(n), c(n);
   std::vector<T> history(Sinkhorn::scratch_size(settings, n));
-  Sinkhorn::Start<T> start = {matrix.data(), row.data(), column.data(), T(1)};
-  Sinkhorn::start<0>(s, n, std::vector<T>(logits.begin(), logits.end()).data(), start);
-  return Sinkhorn::linear<0, false>(s, n, start, kernel.data(), r.data(), c.data(),
-                                    history.data()) > 0;
+  Sinkhorn::Start<T, 16> m;
+  Sinkhorn::start<0>(s, n, std::vector<T>(logits.begin(), logits.end()).data(), m.view());
+  maps::LinearScaling::forward<0, false>(s.rounds, n, m.kernel, m.r, m.c, history.data());
+  return Sinkhorn::good_lanes<0>(n, m.in_range, m.r, m.c) > 0;
 }
 
 TEST(Sinkhorn, UsesTheLogDomainWhereLinearScalingsLeaveTheRange) {

@@ -56,6 +56,23 @@ struct ExpParts {
   }
 };
 
+/// x 2^k for integral k, rounded once.
+#ifdef HYPERSTREAMS_ISA_IS_AVX512
+HYPERSTREAMS_INLINE Lanes<float> scale(Lanes<float> x, Lanes<float> k) {
+  return {_mm512_scalef_ps(x.v, k.v)};
+}
+HYPERSTREAMS_INLINE Lanes<double> scale(Lanes<double> x, Lanes<double> k) {
+  return {_mm512_scalef_pd(x.v, k.v)};
+}
+#else
+template <class T>
+HYPERSTREAMS_INLINE Lanes<T> scale(Lanes<T> x, Lanes<T> k) {
+  // Two factors, each of which is a normal number; the first product is exact.
+  const Lanes<T> half = (k * Lanes<T>::set(T(0.5))).round();
+  return x * half.pow2() * (k - half).pow2();
+}
+#endif
+
 /// e^x, with gradual underflow.
 template <class T>
 HYPERSTREAMS_OUTLINE Lanes<T> exp(Lanes<T> x) {
@@ -65,9 +82,7 @@ HYPERSTREAMS_OUTLINE Lanes<T> exp(Lanes<T> x) {
   const lanes_t clamped =
       min(lanes_t::set(constants::highest), max(lanes_t::set(constants::lowest), x));
   const ExpParts<T> parts(clamped);
-  // Two factors, each of which is a normal number.
-  const lanes_t half = (parts.exponent * lanes_t::set(T(0.5))).round();
-  return (lanes_t::set(1) + parts.fraction) * half.pow2() * (parts.exponent - half).pow2();
+  return scale(lanes_t::set(1) + parts.fraction, parts.exponent);
 }
 
 /// Natural logarithm of positive normal numbers.

@@ -9,16 +9,32 @@
 
 #include <cmath>
 
+#include "hyperstreams/common.h"
+
+// HOST_DEVICE functions are inlined. COLD ones run once per tile: on the host they are called, and
+// compiled for the run-time n alone (kColdStreams); on a device they are inlined like the others,
+// so that small arrays stay in registers. OUTLINE is called on both. On the host all of them are
+// inlined or templates over V, whose type names the ISA level: levels share no code.
 #if defined(__CUDACC__)
 #define HYPERSTREAMS_HOST_DEVICE __host__ __device__ __forceinline__
+#define HYPERSTREAMS_HOST_DEVICE_COLD __host__ __device__ __forceinline__
 #define HYPERSTREAMS_HOST_DEVICE_OUTLINE __host__ __device__ __noinline__
 #else
-// Inlined, or a template over V, whose type names the ISA level: no code is shared by two levels.
 #define HYPERSTREAMS_HOST_DEVICE inline __attribute__((always_inline))
+#define HYPERSTREAMS_HOST_DEVICE_COLD __attribute__((noinline))
 #define HYPERSTREAMS_HOST_DEVICE_OUTLINE __attribute__((noinline))
 #endif
 
 namespace hyperstreams::maps {
+
+/// Compile-time stream count of COLD functions called where it is kN.
+#if defined(__CUDACC__)
+template <int kN>
+constexpr int kColdStreams = kN;
+#else
+template <int kN>
+constexpr int kColdStreams = 0;
+#endif
 
 /// Number type inside lanes of type V, and V with every lane equal.
 template <class V>

@@ -44,14 +44,23 @@ struct Sinkhorn {
     }
   };
 
-  /// M_0 = diag(exp(row)) exp(matrix) diag(exp(column)), with axes such that columns are normalised
-  /// first: element (a, b) is S[a, b], or S[b, a] when rows_first.
+  /// M_0 = diag(r) kernel diag(c), with axes such that columns are normalised first: element (a, b)
+  /// belongs to S[a, b], or S[b, a] when rows_first. In the exp start matrix, row and column are
+  /// the logarithms of the three; in the softmax start r and c are 1 and matrix is kernel.
   template <class V>
+  struct StartView {
+    V *matrix, *row, *column, *kernel, *r, *c, *in_range;
+  };
+
+  template <class V, int kSize>
   struct Start {
-    V* matrix;  // exp start: balanced logits; softmax start: softmax + eps
-    V* row;
-    V* column;
+    V matrix[kSize * kSize], row[kSize], column[kSize];
+    V kernel[kSize * kSize], r[kSize], c[kSize];
     V in_range;  // 1 where linear scalings may be tried, else 0
+
+    HYPERSTREAMS_HOST_DEVICE StartView<V> view() {
+      return {matrix, row, column, kernel, r, c, &in_range};
+    }
   };
 
   /// Bound on the exponents that linear scalings may reach: exp(-bound) squared is still normal or
@@ -62,11 +71,12 @@ struct Sinkhorn {
   }
 
   template <int kN, class V, class In>
-  static HYPERSTREAMS_HOST_DEVICE void start(const Settings& s, int n_streams, In logits,
-                                             Start<V>& m) {
+  static HYPERSTREAMS_HOST_DEVICE_COLD void start(const Settings& s, int n_streams, In logits,
+                                                  const StartView<V>& m) {
     const int n = kN ? kN : n_streams;
-    const V zero = Lane<V>::set(0);
+    const V zero = Lane<V>::set(0), one = Lane<V>::set(1);
     const V temperature = Lane<V>::set(s.temperature);
+    *m.in_range = one;
     for (int a = 0; a < n; ++a) {
       for (int b = 0; b < n; ++b) {
         m.matrix[a * n + b] = (s.rows_first ? logits[b * n + a] : logits[a * n + b]) / temperature;
@@ -83,12 +93,15 @@ struct Sinkhorn {
       for (int b = 0; b < n; ++b) {
         V sum = zero;
         for (int a = 0; a < n; ++a) {
-          m.matrix[a * n + b] = exp(m.matrix[a * n + b]);
-          sum = sum + m.matrix[a * n + b];
+          m.kernel[a * n + b] = exp(m.matrix[a * n + b]);
+          sum = sum + m.kernel[a * n + b];
         }
-        for (int a = 0; a < n; ++a) m.matrix[a * n + b] = m.matrix[a * n + b] / sum + eps;
-        m.column[b] = zero;
-        m.row[b] = zero;
+        for (int a = 0; a < n; ++a) {
+          m.kernel[a * n + b] = m.kernel[a * n + b] / sum + eps;
+          m.matrix[a * n + b] = m.kernel[a * n + b];
+        }
+        m.row[b] = m.column[b] = zero;
+        m.r[b] = m.c[b] = one;
       }
       return;
     }
@@ -97,57 +110,53 @@ struct Sinkhorn {
       V largest = m.matrix[a * n];
       for (int b = 1; b < n; ++b) largest = max(largest, m.matrix[a * n + b]);
       m.row[a] = largest;
-      for (int b = 0; b < n; ++b) m.matrix[a * n + b] = m.matrix[a * n + b] - largest;
+      for (int b = 0; b < n; ++b) {
+        m.matrix[a * n + b] = m.matrix[a * n + b] - largest;
+        m.kernel[a * n + b] = exp(m.matrix[a * n + b]);
+      }
+      m.r[a] = exp(m.row[a]);
+      m.c[a] = exp(m.column[a]);
       if (s.rounds.eps > 0) {
-        m.in_range = select(less(lowest, min(m.row[a], m.column[a])), m.in_range, zero);
+        *m.in_range = select(less(lowest, min(m.row[a], m.column[a])), *m.in_range, zero);
       }
     }
   }
 
-  /// Linear scalings. On return `kernel` is K, r and c are final, and the value is 1 in the lanes
-  /// where the result is good.
-  template <int kN, bool kHistory, class V, class Scratch>
-  static HYPERSTREAMS_HOST_DEVICE V linear(const Settings& s, int n_streams, const Start<V>& m,
-                                           V* kernel, V* r, V* c, Scratch history) {
+  /// 1 in the lanes where linear scalings that ended with r and c are exact.
+  template <int kN, class V>
+  static HYPERSTREAMS_HOST_DEVICE V good_lanes(int n_streams, V in_range, const V* r, const V* c) {
     const int n = kN ? kN : n_streams;
-    const V zero = Lane<V>::set(0);
-    const V limit = exp(Lane<V>::set(exponent_bound<typename Lane<V>::scalar>()));
-    for (int k = 0; k < n * n; ++k) kernel[k] = s.softmax_start ? m.matrix[k] : exp(m.matrix[k]);
-    for (int a = 0; a < n; ++a) {
-      r[a] = exp(m.row[a]);
-      c[a] = exp(m.column[a]);
-    }
-    LinearScaling::forward<kN, kHistory>(s.rounds, n, kernel, r, c, history);
-    V sum_r = zero, sum_c = zero;
-    for (int a = 0; a < n; ++a) {
+    V sum_r = r[0], sum_c = c[0];
+    for (int a = 1; a < n; ++a) {
       sum_r = sum_r + r[a];
       sum_c = sum_c + c[a];
     }
-    return select(less(sum_r * sum_c, limit), m.in_range, zero);
+    const V limit = exp(Lane<V>::set(exponent_bound<typename Lane<V>::scalar>()));
+    return select(less(sum_r * sum_c, limit), in_range, Lane<V>::set(0));
   }
 
-  /// The same in the log domain, at a run-time n: `kernel` is log K, r and c are logarithms.
+  template <class V>
+  static HYPERSTREAMS_HOST_DEVICE bool all_good(V good) {
+    return !any_less(good, Lane<V>::set(1));
+  }
+
+  /// The iterations in the log domain: `m.matrix`, row and column become log K, log r and log c.
   template <bool kHistory, class V, class Scratch>
-  static HYPERSTREAMS_HOST_DEVICE void logarithmic(const Settings& s, int n, const Start<V>& m,
-                                                   V* kernel, V* r, V* c, Scratch history) {
-    for (int k = 0; k < n * n; ++k) kernel[k] = s.softmax_start ? log(m.matrix[k]) : m.matrix[k];
-    for (int a = 0; a < n; ++a) {
-      r[a] = m.row[a];
-      c[a] = m.column[a];
-    }
-    LogScaling::forward<0, kHistory>(s.rounds, n, kernel, r, c, history);
+  static HYPERSTREAMS_HOST_DEVICE void logarithmic(const Settings& s, int n, const StartView<V>& m,
+                                                   Scratch history) {
+    for (int k = 0; s.softmax_start && k < n * n; ++k) m.matrix[k] = log(m.matrix[k]);
+    LogScaling::forward<0, kHistory>(s.rounds, n, m.matrix, m.row, m.column, history);
   }
 
   /// Replaces M in the lanes where `good` is 0.
   template <class V, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE_OUTLINE void repair_forward(const Settings& s, int n,
-                                                              const Start<V>& m, V good, V* result,
-                                                              Scratch history) {
-    V kernel[256], r[16], c[16];
-    logarithmic<false>(s, n, m, kernel, r, c, history);
+                                                              const StartView<V>& m, V good,
+                                                              V* result, Scratch history) {
+    logarithmic<false>(s, n, m, history);
     for (int a = 0; a < n; ++a) {
       for (int b = 0; b < n; ++b) {
-        const V value = LogScaling::entry(kernel[a * n + b], r[a], c[b]);
+        const V value = LogScaling::entry(m.matrix[a * n + b], m.row[a], m.column[b]);
         result[a * n + b] = select(less(Lane<V>::set(0), good), result[a * n + b], value);
       }
     }
@@ -156,42 +165,35 @@ struct Sinkhorn {
   /// Replaces dL/dlog M_0 in the lanes where `good` is 0; `grad` is dL/dM and is overwritten.
   template <class V, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE_OUTLINE void repair_backward(const Settings& s, int n,
-                                                               const Start<V>& m, V good, V* grad,
-                                                               V* result, Scratch history) {
-    V kernel[256], r[16], c[16];
-    logarithmic<true>(s, n, m, kernel, r, c, history);
-    sinkhorn_reverse<LogScaling, 0>(s.rounds, n, kernel, grad, history);
+                                                               const StartView<V>& m, V good,
+                                                               V* grad, V* result,
+                                                               Scratch history) {
+    logarithmic<true>(s, n, m, history);
+    sinkhorn_reverse<LogScaling, 0>(s.rounds, n, m.matrix, grad, history);
     for (int k = 0; k < n * n; ++k) {
       result[k] = select(less(Lane<V>::set(0), good), result[k], grad[k]);
     }
   }
 
-  template <class V>
-  static HYPERSTREAMS_HOST_DEVICE bool all_good(V good) {
-    return !any_less(good, Lane<V>::set(1));
-  }
-
   template <int kN, class V, class In, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void forward(const MapSettings& settings, int n_streams,
                                                In logits, Out h_res, Scratch history) {
-    constexpr int size = kN ? kN : 16;
     const int n = kN ? kN : n_streams;
     const Settings s = Settings::from<typename Lane<V>::scalar>(settings);
-    V matrix[size * size], row[size], column[size];
-    Start<V> m = {matrix, row, column, Lane<V>::set(1)};
-    start<kN>(s, n, logits, m);
-    V kernel[size * size], r[size], c[size];
-    const V good = linear<kN, false>(s, n, m, kernel, r, c, history);
+    Start<V, (kN ? kN : kMaxStreams)> m;
+    start<kColdStreams<kN>>(s, n, logits, m.view());
+    LinearScaling::forward<kN, false>(s.rounds, n, m.kernel, m.r, m.c, history);
     for (int a = 0; a < n; ++a) {
       for (int b = 0; b < n; ++b) {
-        kernel[a * n + b] = LinearScaling::entry(kernel[a * n + b], r[a], c[b]);
+        m.kernel[a * n + b] = LinearScaling::entry(m.kernel[a * n + b], m.r[a], m.c[b]);
       }
     }
-    if (!all_good(good)) repair_forward(s, n, m, good, kernel, history);
+    const V good = good_lanes<kN>(n, m.in_range, m.r, m.c);
+    if (!all_good(good)) repair_forward(s, n, m.view(), good, m.kernel, history);
     const bool swap = s.rows_first != s.transposed;
     for (int a = 0; a < n; ++a) {
       for (int b = 0; b < n; ++b) {
-        h_res[a * n + b] = swap ? kernel[b * n + a] : kernel[a * n + b];
+        h_res[a * n + b] = swap ? m.kernel[b * n + a] : m.kernel[a * n + b];
       }
     }
   }
@@ -200,31 +202,24 @@ struct Sinkhorn {
   static HYPERSTREAMS_HOST_DEVICE void backward(const MapSettings& settings, int n_streams,
                                                 In logits, Grad grad_h_res, Out grad_logits,
                                                 Scratch history) {
-    constexpr int size = kN ? kN : 16;
+    constexpr int size = kN ? kN : kMaxStreams;
     const int n = kN ? kN : n_streams;
     const Settings s = Settings::from<typename Lane<V>::scalar>(settings);
-    V matrix[size * size], row[size], column[size];
-    Start<V> m = {matrix, row, column, Lane<V>::set(1)};
-    start<kN>(s, n, logits, m);
+    Start<V, size> m;
+    start<kColdStreams<kN>>(s, n, logits, m.view());
     const bool swap = s.rows_first != s.transposed;
-    V grad[size * size];
-    const auto load_grad = [&](V* to) {
-      for (int a = 0; a < n; ++a) {
-        for (int b = 0; b < n; ++b) {
-          to[a * n + b] = swap ? grad_h_res[b * n + a] : grad_h_res[a * n + b];
-        }
+    V grad[size * size], spare[size * size];
+    for (int a = 0; a < n; ++a) {
+      for (int b = 0; b < n; ++b) {
+        grad[a * n + b] = swap ? grad_h_res[b * n + a] : grad_h_res[a * n + b];
+        spare[a * n + b] = grad[a * n + b];
       }
-    };
-    load_grad(grad);
-    V kernel[size * size], r[size], c[size];
-    const V good = linear<kN, true>(s, n, m, kernel, r, c, history);
-    sinkhorn_reverse<LinearScaling, kN>(s.rounds, n, kernel, grad, history);
-    if (!all_good(good)) {
-      V other[size * size];
-      load_grad(other);
-      repair_backward(s, n, m, good, other, grad, history);
     }
-    if (s.softmax_start) softmax_adjoint<kN>(s, n, m, grad);
+    LinearScaling::forward<kN, true>(s.rounds, n, m.kernel, m.r, m.c, history);
+    sinkhorn_reverse<LinearScaling, kN>(s.rounds, n, m.kernel, grad, history);
+    const V good = good_lanes<kN>(n, m.in_range, m.r, m.c);
+    if (!all_good(good)) repair_backward(s, n, m.view(), good, spare, grad, history);
+    if (s.softmax_start) softmax_adjoint<kColdStreams<kN>>(s, n, m.kernel, grad);
     const V temperature = Lane<V>::set(s.temperature);
     for (int a = 0; a < n; ++a) {
       for (int b = 0; b < n; ++b) {
@@ -234,21 +229,20 @@ struct Sinkhorn {
     }
   }
 
-  /// From dL/dlog(softmax + eps) to dL/dS, in place.
+  /// From dL/dlog(softmax + eps) to dL/dS, in place. `start` is softmax + eps.
   template <int kN, class V>
-  static HYPERSTREAMS_HOST_DEVICE void softmax_adjoint(const Settings& s, int n_streams,
-                                                       const Start<V>& m, V* grad) {
+  static HYPERSTREAMS_HOST_DEVICE_COLD void softmax_adjoint(const Settings& s, int n_streams,
+                                                            const V* start, V* grad) {
     const int n = kN ? kN : n_streams;
     const V eps = Lane<V>::set(s.rounds.eps);
     for (int b = 0; b < n; ++b) {
       V mean = Lane<V>::set(0);
       for (int a = 0; a < n; ++a) {
-        const V start = m.matrix[a * n + b];
-        grad[a * n + b] = grad[a * n + b] / start;
-        mean = fma(grad[a * n + b], start - eps, mean);
+        grad[a * n + b] = grad[a * n + b] / start[a * n + b];
+        mean = fma(grad[a * n + b], start[a * n + b] - eps, mean);
       }
       for (int a = 0; a < n; ++a) {
-        grad[a * n + b] = (m.matrix[a * n + b] - eps) * (grad[a * n + b] - mean);
+        grad[a * n + b] = (start[a * n + b] - eps) * (grad[a * n + b] - mean);
       }
     }
   }

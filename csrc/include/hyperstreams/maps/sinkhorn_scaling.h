@@ -36,12 +36,17 @@ struct LinearScaling {
   /// final; `history` is filled when kHistory.
   template <int kN, bool kHistory, class V, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void forward(const SinkhornRounds& s, int n_streams,
-                                               const V* kernel, V* r, V* c, Scratch history) {
+                                               const V* kernel_in, V* r_inout, V* c_inout,
+                                               Scratch history) {
     const int n = kN ? kN : n_streams;
     const V one = Lane<V>::set(1), eps = Lane<V>::set(s.eps);
-    constexpr int size = kN ? kN : 16;
-    V inv_r[size], inv_c[size];
+    constexpr int size = kN ? kN : kMaxStreams;
+    // Copies that no pointer reaches stay in registers.
+    V kernel[size * size], r[size], c[size], inv_r[size], inv_c[size];
+    for (int k = 0; k < n * n; ++k) kernel[k] = kernel_in[k];
     for (int a = 0; a < n; ++a) {
+      r[a] = r_inout[a];
+      c[a] = c_inout[a];
       inv_r[a] = s.eps > 0 ? one / r[a] : one;
       inv_c[a] = s.eps > 0 ? one / c[a] : one;
       if (kHistory) history[a] = r[a];
@@ -68,12 +73,22 @@ struct LinearScaling {
         }
       }
     }
+    for (int a = 0; a < n; ++a) {
+      r_inout[a] = r[a];
+      c_inout[a] = c[a];
+    }
   }
 
   /// M[a, b] from K, r and c.
   template <class V>
   static HYPERSTREAMS_HOST_DEVICE V entry(V kernel, V r, V c) {
     return kernel * c * r;
+  }
+
+  /// grad - M[a, b] sum, where x is the scale that varies fastest and y the other.
+  template <class V>
+  static HYPERSTREAMS_HOST_DEVICE V subtract(V grad, V kernel, V x, V y, V sum) {
+    return fma(kernel * x, Lane<V>::set(0) - y * sum, grad);
   }
 };
 
@@ -124,23 +139,28 @@ struct LogScaling {
   static HYPERSTREAMS_HOST_DEVICE V entry(V kernel, V r, V c) {
     return exp(kernel + r + c);
   }
+
+  template <class V>
+  static HYPERSTREAMS_HOST_DEVICE V subtract(V grad, V kernel, V x, V y, V sum) {
+    return fma(exp(kernel + x + y), Lane<V>::set(0) - sum, grad);
+  }
 };
 
 /// From `grad` = dL/dM of the last round to dL/dlog M_0, in place.
 template <class Scaling, int kN, class V, class Scratch>
 HYPERSTREAMS_HOST_DEVICE void sinkhorn_reverse(const SinkhornRounds& s, int n_streams,
-                                               const V* kernel, V* grad, Scratch history) {
+                                               const V* kernel_in, V* grad_inout, Scratch history) {
   const int n = kN ? kN : n_streams;
-  const V zero = Lane<V>::set(0);
-  constexpr int size = kN ? kN : 16;
-  V r[size] = {}, c[size] = {};
+  constexpr int size = kN ? kN : kMaxStreams;
+  V kernel[size * size], grad[size * size], r[size] = {}, c[size] = {};
   for (int a = 0; a < n; ++a) {
     c[a] = history[n + 2 * n * (s.rounds - 1) + a];
     r[a] = history[2 * n + 2 * n * (s.rounds - 1) + a];
   }
   for (int a = 0; a < n; ++a) {
     for (int b = 0; b < n; ++b) {
-      grad[a * n + b] = grad[a * n + b] * Scaling::entry(kernel[a * n + b], r[a], c[b]);
+      kernel[a * n + b] = kernel_in[a * n + b];
+      grad[a * n + b] = grad_inout[a * n + b] * Scaling::entry(kernel[a * n + b], r[a], c[b]);
     }
   }
   for (int t = s.rounds - 1; t >= 0; --t) {
@@ -148,8 +168,7 @@ HYPERSTREAMS_HOST_DEVICE void sinkhorn_reverse(const SinkhornRounds& s, int n_st
       V sum = grad[a * n];
       for (int b = 1; b < n; ++b) sum = sum + grad[a * n + b];
       for (int b = 0; b < n; ++b) {
-        const V m = Scaling::entry(kernel[a * n + b], r[a], c[b]);
-        grad[a * n + b] = fma(m, zero - sum, grad[a * n + b]);
+        grad[a * n + b] = Scaling::subtract(grad[a * n + b], kernel[a * n + b], c[b], r[a], sum);
       }
       r[a] = history[2 * n * t + a];
     }
@@ -158,12 +177,12 @@ HYPERSTREAMS_HOST_DEVICE void sinkhorn_reverse(const SinkhornRounds& s, int n_st
       V sum = grad[b];
       for (int a = 1; a < n; ++a) sum = sum + grad[a * n + b];
       for (int a = 0; a < n; ++a) {
-        const V m = Scaling::entry(kernel[a * n + b], r[a], c[b]);
-        grad[a * n + b] = fma(m, zero - sum, grad[a * n + b]);
+        grad[a * n + b] = Scaling::subtract(grad[a * n + b], kernel[a * n + b], r[a], c[b], sum);
       }
       if (t > 0) c[b] = history[n + 2 * n * (t - 1) + b];
     }
   }
+  for (int k = 0; k < n * n; ++k) grad_inout[k] = grad[k];
 }
 
 }  // namespace hyperstreams::maps
