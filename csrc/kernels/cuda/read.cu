@@ -29,8 +29,9 @@ namespace hyperstreams::cuda {
 namespace {
 
 constexpr int kReadThreads = 256;
-// At most 128 registers a thread. Without this bound ptxas spills a few bytes to reach 64.
-constexpr int kBlocksPerMultiprocessor = 2;
+// Given no number here, ptxas spills a few bytes to make room for more blocks; given 2, the widest
+// kernels spill on sm_100.
+constexpr int kBlocksPerMultiprocessor = 1;
 
 /// Compile-time numbers of a kernel. kN = 0: the stream count is known at run time only.
 template <class S, int kN>
