@@ -11,8 +11,10 @@ if(NOT HYPERSTREAMS_CUDA OR (HYPERSTREAMS_CUDA STREQUAL "AUTO" AND NOT HYPERSTRE
   message(STATUS "_C_cuda: not built (HYPERSTREAMS_CUDA=${HYPERSTREAMS_CUDA}, CUDA of torch: '${HYPERSTREAMS_TORCH_CUDA}')")
   return()
 endif()
-find_program(HYPERSTREAMS_NVCC nvcc HINTS "$ENV{CUDACXX}" "$ENV{CUDA_HOME}/bin" /usr/local/cuda/bin
-  DOC "CUDA compiler")
+if(DEFINED ENV{CUDACXX})
+  set(HYPERSTREAMS_NVCC "$ENV{CUDACXX}" CACHE FILEPATH "CUDA compiler")
+endif()
+find_program(HYPERSTREAMS_NVCC nvcc HINTS "$ENV{CUDA_HOME}/bin" /usr/local/cuda/bin DOC "CUDA compiler")
 if(NOT HYPERSTREAMS_NVCC)
   if(HYPERSTREAMS_CUDA STREQUAL "AUTO")
     message(STATUS "_C_cuda: not built, because nvcc was not found")
