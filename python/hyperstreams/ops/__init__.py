@@ -8,6 +8,7 @@ the PyTorch of :mod:`hyperstreams.ops.reference`, which defines it: see :func:`b
 
 from ._backend import Backend, BackendStatus, backend, backend_status, set_backend
 from ._boundary import boundary
+from ._ops import RECOMPUTE_CHEAP
 from .functional import (
     coefficients,
     expand,
@@ -21,6 +22,7 @@ from .reference_stats import stream_stats_fields, stream_stats_size, unpack_stre
 from .settings import Activation
 
 __all__ = [
+    "RECOMPUTE_CHEAP",
     "Activation",
     "Backend",
     "BackendStatus",

@@ -38,7 +38,11 @@ def _reference_gradient(
         return without_autocast(reference, *[given.get(k, v) for k, v in enumerate(inputs)])
 
     pull_back: Any = torch.func.vjp(function, *[inputs[k] for k in wanted])[1]
-    found = dict(zip(wanted, pull_back(grads[0] if len(grads) == 1 else grads), strict=True))
+
+    def gradients(*grads: Tensor) -> Sequence[Tensor]:
+        return pull_back(grads[0] if len(grads) == 1 else grads)
+
+    found = dict(zip(wanted, without_autocast(gradients, *grads), strict=True))
     return [found.get(k) for k in range(len(inputs))]
 
 
