@@ -8,10 +8,27 @@
 namespace hyperstreams::torch_binding {
 namespace {
 
-/// logits [..., K] or, per stream, [..., n, 2 + n]; inv_rms without the last axis of logits; the
-/// parameters; all checked.
+/// Trailing dimensions of logits that belong to one token, once the shapes are known to agree:
+/// logits [..., K] or, per stream, [..., n, 2 + n]; inv_rms without the last axis of logits.
+int64_t checked_rank(const Tensor& logits, const std::optional<Tensor>& inv_rms,
+                     const CoefficientSettings& s, const char* op) {
+  const int64_t n = s.n_streams, rank = s.per_stream ? 2 : 1, dim = logits.dim();
+  const int64_t last = s.per_stream ? 2 + n : 2 * n + mix_logit_count(s.map, s.n_streams);
+  STD_TORCH_CHECK(
+      dim >= rank && logits.size(dim - 1) == last && (!s.per_stream || logits.size(dim - 2) == n),
+      op, ": logits: expected a last axis of ", last,
+      s.per_stream ? " after one of n_streams" : "");
+  bool agree = !inv_rms || inv_rms->dim() == dim - 1;
+  for (int64_t d = 0; inv_rms && agree && d < dim - 1; ++d) {
+    agree = inv_rms->size(d) == logits.size(d);
+  }
+  STD_TORCH_CHECK(agree, op, ": inv_rms: expected the shape of logits without its last axis");
+  return rank;
+}
+
+/// The checked inputs of both ops.
 struct Controller {
-  int64_t rank;  // trailing dimensions of logits that belong to one token
+  int64_t rank;
   int64_t logit_count, tokens;
   DType dtype;
   ScalarType type;
@@ -21,7 +38,7 @@ struct Controller {
 
   Controller(const Tensor& z, const std::optional<Tensor>& rms, const Tensor& scale,
              const Tensor& offset, const CoefficientSettings& s, const char* op)
-      : rank(s.per_stream ? 2 : 1),
+      : rank(checked_rank(z, rms, s, op)),
         logit_count(2 * s.n_streams + mix_logit_count(s.map, s.n_streams)),
         tokens(z.numel() / logit_count),
         dtype(z.scalar_type() == ScalarType::Double ? DType::kFloat64 : DType::kFloat32),
@@ -29,9 +46,8 @@ struct Controller {
         logits(z, rank, tokens, logit_count, type, op, "logits"),
         alpha(torch::stable::contiguous(scale)),
         bias(torch::stable::contiguous(offset)) {
-    STD_TORCH_CHECK(z.dim() >= rank, op, ": logits: expected rank >= ", rank, ", got ", z.dim());
-    if (rms)
-      inv_rms.emplace(*rms, rank - 1, tokens, s.per_stream ? s.n_streams : 1, type, op, "inv_rms");
+    const int64_t values = s.per_stream ? s.n_streams : 1;
+    if (rms) inv_rms.emplace(*rms, rank - 1, tokens, values, type, op, "inv_rms");
     const auto is_vector = [&](const Tensor& v, int64_t size) {
       return v.is_cpu() && v.scalar_type() == type && v.dim() == 1 && v.size(0) == size;
     };

@@ -44,14 +44,15 @@ struct Sinkhorn {
     }
   };
 
-  /// M_0 = diag(r) kernel diag(c), with axes such that columns are normalised first: element (a, b)
-  /// belongs to S[a, b], or S[b, a] when rows_first. In the exp start matrix, row and column are
-  /// the logarithms of the three; in the softmax start r and c are 1 and matrix is kernel.
+  /// The parts of a Start, for functions that do not know its size.
   template <class V>
   struct StartView {
     V *matrix, *row, *column, *kernel, *r, *c, *in_range;
   };
 
+  /// M_0 = diag(r) kernel diag(c), with axes such that columns are normalised first: element (a, b)
+  /// belongs to S[a, b], or S[b, a] when rows_first. In the exp start matrix, row and column are
+  /// the logarithms of the three; in the softmax start r and c are 1 and matrix is kernel.
   template <class V, int kSize>
   struct Start {
     V matrix[kSize * kSize], row[kSize], column[kSize];
@@ -63,8 +64,8 @@ struct Sinkhorn {
     }
   };
 
-  /// Bound on the exponents that linear scalings may reach: exp(-bound) squared is still normal or
-  /// negligible beside the sums, which are at least 1/n.
+  /// Linear scalings are exact while r c < exp(bound): an entry of K that underflowed would then
+  /// still be negligible in M.
   template <class T>
   static constexpr HYPERSTREAMS_HOST_DEVICE double exponent_bound() {
     return sizeof(T) == 4 ? 60.0 : 600.0;
