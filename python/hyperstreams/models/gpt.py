@@ -61,7 +61,7 @@ class Attention(nn.Module):
             cache[:] = [k, v]
         dropout = self.dropout if self.training else 0.0
         # One new token sees everything before it; a whole window is causal.
-        causal = k.shape[2] == length
+        causal = cache is None or k.shape[2] == length
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout)
         y = self.output(y.transpose(1, 2).reshape(batch, length, width))
         return functional.dropout(y, self.dropout, self.training)
