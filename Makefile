@@ -49,7 +49,7 @@ $(TORCH_STAMP): $(VENV_STAMP)
 
 # The package itself is put on the path without a compile; `make build` puts the libraries beside it.
 $(TOOLS_STAMP): $(TORCH_STAMP) pyproject.toml
-	pip install --editable '.[dev]' --config-settings=wheel.cmake=false --config-settings=editable.mode=inplace
+	pip install --quiet --editable '.[dev]' --config-settings=wheel.cmake=false --config-settings=editable.mode=inplace
 	@sh cmake/googletest.sh
 	@touch "$@"
 
