@@ -172,7 +172,7 @@ def imported(name: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[in
 
 
 def python_violations(root: Path, only: Path | None = None) -> list[str]:
-    """Return one line for each import that the table does not allow, in all files or ``only`` one."""
+    """Return one line for each import that the table does not allow (in ``only``, if given)."""
     known = modules(root)
     wrong = []
     for name, path in known.items():
