@@ -49,7 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="JSON file (default: benchmarks/results/...)")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    record: dict[str, Any] = {"environment": describe_environment()}
+    environment = describe_environment() | {
+        "command": ["python", "-m", "benchmarks", *sys.argv[1:]]
+    }
+    record: dict[str, Any] = {"environment": environment}
     if arguments.only != "step":
         record["sublayer"] = [run_case(case, rounds=arguments.rounds) for case in CASES]
         print_sublayers(record["sublayer"])

@@ -41,7 +41,11 @@ def sublayer(case: Case) -> Callable[[], None]:
     """A call that runs one forward and backward of ``case``."""
     generator = torch.Generator().manual_seed(0)
     site = hnn.Connection(
-        connection=case.connection, n_streams=case.n_streams, width=case.width, generator=generator
+        connection=case.connection,
+        n_streams=case.n_streams,
+        width=case.width,
+        site_index=0,
+        generator=generator,
     )
     with torch.no_grad():
         if site.phi is not None:
