@@ -17,7 +17,7 @@ from .report import write_report
 from .runs import describe
 from .style import require_matplotlib
 
-STEPS, QUICK_STEPS = 1500, 250
+STEPS, QUICK_STEPS = 1000, 160
 MODELS: tuple[dict[str, str], ...] = (
     {"connection": "residual"},
     {"connection": "mhc"},
