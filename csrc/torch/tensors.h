@@ -110,15 +110,17 @@ struct Rows {
     STD_TORCH_CHECK(is_on_device(rows), op, ": ", argument, " must be on ", kDeviceName,
                     ", like the streams");
     STD_TORCH_CHECK(rows.scalar_type() == type, op, ": ", argument, " has the wrong dtype");
-    STD_TORCH_CHECK(rows.numel() == (is_static ? row : tokens * row), op, ": ", argument,
-                    " has the wrong number of elements");
-    std::optional<int64_t> stride = is_static ? 0 : token_stride(rows, inner);
+    STD_TORCH_CHECK(rows.dim() >= inner, op, ": ", argument, " must have rank >= ", inner,
+                    ", got rank ", rows.dim());
     bool inner_contiguous = true;
-    int64_t expected = 1;
+    int64_t inner_size = 1;
     for (int64_t d = rows.dim() - 1; d >= rows.dim() - inner; --d) {
-      inner_contiguous &= rows.size(d) <= 1 || rows.stride(d) == expected;
-      expected *= rows.size(d);
+      inner_contiguous &= rows.size(d) <= 1 || rows.stride(d) == inner_size;
+      inner_size *= rows.size(d);
     }
+    STD_TORCH_CHECK(inner_size == row && rows.numel() == (is_static ? row : tokens * row), op, ": ",
+                    argument, " has the wrong number of elements");
+    std::optional<int64_t> stride = is_static ? 0 : token_stride(rows, inner);
     // A stride of 0 would read as static, so rows expanded over tokens are copied.
     if (!stride || !inner_contiguous || (!is_static && tokens > 1 && *stride == 0)) {
       tensor = torch::stable::contiguous(rows);

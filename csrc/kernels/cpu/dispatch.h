@@ -7,6 +7,8 @@
 // compilation also emits the public entry, which picks the level at run time.
 #pragma once
 
+#include <type_traits>
+
 #include "hyperstreams/common.h"
 #include "hyperstreams/isa.h"
 
@@ -51,29 +53,41 @@
 
 namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE {
 
-/// Calls f(std::integral_constant-like N{}) with the compiled stream counts; others get 0, for
-/// which kernels use the run-time count.
 template <int kN>
 struct StaticStreams {
   static constexpr int value = kN;
 };
 
-template <class F>
+/// Whether kernels on streams of type S are compiled for single stream counts. Not for double
+/// (gradient checks), and not at the base level of an x86 build (processors before AVX2): there
+/// the size and build time of the library count for more.
+#if defined(HYPERSTREAMS_ISA_IS_BASE) && defined(HYPERSTREAMS_X86_LEVELS)
+template <class S>
+constexpr bool kStaticStreams = false;
+#else
+template <class S>
+constexpr bool kStaticStreams = !std::is_same_v<S, double>;
+#endif
+
+/// Calls f(StaticStreams<kN>{}) with the compiled stream counts; others get 0, for which kernels
+/// use the run-time count.
+template <class S, class F>
 inline void dispatch_streams(int n_streams, F&& f) {
-  switch (n_streams) {
-    case 1:
-      return f(StaticStreams<1>{});
-    case 2:
-      return f(StaticStreams<2>{});
-    case 3:
-      return f(StaticStreams<3>{});
-    case 4:
-      return f(StaticStreams<4>{});
-    case 8:
-      return f(StaticStreams<8>{});
-    default:
-      return f(StaticStreams<0>{});
+  if constexpr (kStaticStreams<S>) {
+    switch (n_streams) {
+      case 1:
+        return f(StaticStreams<1>{});
+      case 2:
+        return f(StaticStreams<2>{});
+      case 3:
+        return f(StaticStreams<3>{});
+      case 4:
+        return f(StaticStreams<4>{});
+      case 8:
+        return f(StaticStreams<8>{});
+    }
   }
+  f(StaticStreams<0>{});
 }
 
 template <class T>

@@ -5,21 +5,23 @@
 #include "simd_math.h"
 
 namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE {
+namespace {
 
-void find_sinkhorn(const MapSettings& settings, int n, MapFunctions<float>* functions) {
-#ifdef HYPERSTREAMS_ISA_IS_BASE
-  // Lanes are arrays in memory here, whatever is known about n.
-  *functions = make_map_functions<maps::Sinkhorn, 0, float>(settings, n);
-#else
-  dispatch_streams(n, [&](auto streams) {
-    *functions = make_map_functions<maps::Sinkhorn, decltype(streams)::value, float>(settings, n);
+template <class T>
+void find(const MapSettings& settings, int n, MapFunctions<T>* functions) {
+  dispatch_streams<T>(n, [&](auto streams) {
+    *functions = make_map_functions<maps::Sinkhorn, decltype(streams)::value, T>(settings, n);
   });
-#endif
 }
 
-// double serves gradient checks: the run-time n is fast enough, and quicker to compile.
+}  // namespace
+
+void find_sinkhorn(const MapSettings& settings, int n, MapFunctions<float>* functions) {
+  find(settings, n, functions);
+}
+
 void find_sinkhorn(const MapSettings& settings, int n, MapFunctions<double>* functions) {
-  *functions = make_map_functions<maps::Sinkhorn, 0, double>(settings, n);
+  find(settings, n, functions);
 }
 
 }  // namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE

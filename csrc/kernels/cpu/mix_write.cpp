@@ -131,7 +131,7 @@ void mix_write_forward(const MixWriteArgs& args, ParallelFor parallel_for) {
     using scalar_t = typename decltype(dtype)::type;
     ForwardToken<accumulate_t<scalar_t>> kernel = write_token<scalar_t>;
     if (args.h_res.data) {
-      dispatch_streams(args.n_streams, [&](auto streams) {
+      dispatch_streams<scalar_t>(args.n_streams, [&](auto streams) {
         kernel = mix_token<scalar_t, decltype(streams)::value>;
       });
     }

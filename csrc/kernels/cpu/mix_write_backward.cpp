@@ -225,7 +225,7 @@ void mix_write_backward(const MixWriteBackwardArgs& args, ParallelFor parallel_f
     using scalar_t = typename decltype(dtype)::type;
     BackwardToken<accumulate_t<scalar_t>> kernel = write_backward_token<scalar_t>;
     if (args.h_res.data) {
-      dispatch_streams(args.n_streams, [&](auto streams) {
+      dispatch_streams<scalar_t>(args.n_streams, [&](auto streams) {
         kernel = mix_backward_token<scalar_t, decltype(streams)::value>;
       });
     }

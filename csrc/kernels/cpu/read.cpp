@@ -108,7 +108,7 @@ void backward_static(const ReadBackwardArgs& args, ParallelFor parallel_for) {
 void read_forward(const ReadArgs& args, ParallelFor parallel_for) {
   dispatch_dtype(args.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
-    dispatch_streams(args.n_streams, [&](auto streams) {
+    dispatch_streams<scalar_t>(args.n_streams, [&](auto streams) {
       const int64_t grain = token_grain((args.n_streams + 1) * args.width * sizeof(scalar_t));
       parallel(parallel_for, args.tokens, grain, [&](int64_t begin, int64_t end) {
         forward_tokens<scalar_t, decltype(streams)::value>(args, begin, end);
@@ -120,7 +120,7 @@ void read_forward(const ReadArgs& args, ParallelFor parallel_for) {
 void read_backward(const ReadBackwardArgs& args, ParallelFor parallel_for) {
   dispatch_dtype(args.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
-    dispatch_streams(args.n_streams, [&](auto streams) {
+    dispatch_streams<scalar_t>(args.n_streams, [&](auto streams) {
       constexpr int kN = decltype(streams)::value;
       if (args.h_pre.token_stride == 0) {
         backward_static<scalar_t, kN>(args, parallel_for);
