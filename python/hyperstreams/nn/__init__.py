@@ -1,8 +1,9 @@
 """Modules: put a multi-stream connection around any branch."""
 
-from .config import CONNECTIONS, ConnectionConfig, get_connection, register_connection
+from .config import ConnectionConfig
 from .connection import Connection, HyperConnection, Residual
 from .ends import ExpandStreams, ReduceStreams
+from .registry import CONNECTIONS, get_connection, register_connection
 from .streams import Streams
 
 __all__ = [

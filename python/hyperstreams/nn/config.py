@@ -1,4 +1,4 @@
-"""Connections as data: each published variant is one named :class:`ConnectionConfig`."""
+"""Connections as data: what distinguishes one published variant from another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from .._errors import check_choice
 from ..init import DESIGNATION_SCHEMES
-from ..mixers import Free, Identity, Mixer, Permutation, Sinkhorn
+from ..mixers import Mixer
 from ..ops import Activation
 from ..ops.settings import MIX_ACTIVATION, READ_ACTIVATION, WRITE_ACTIVATION, EpsPosition
 
@@ -72,88 +72,3 @@ class ConnectionConfig:
                 f"connection {self.name!r}: alpha_groups: expected {groups} indices (read, write, "
                 f"mixer groups), got {self.alpha_groups}"
             )
-
-
-_LINEAR = Activation("none")
-_TANH = Activation("tanh", form="outside")
-
-CONNECTIONS: dict[str, ConnectionConfig] = {
-    config.name: config
-    for config in (
-        ConnectionConfig(
-            name="residual",
-            paper="Pre-Norm residual connection: every stream is h + branch(h)",
-            mixer=Identity(),
-            norm="none",
-            read_activation=_LINEAR,
-            write_activation=_LINEAR,
-            read_bias=(0.0, 1.0),
-            write_bias=(1.0, 1.0),
-            designate="round_robin",
-            trainable=False,
-        ),
-        ConnectionConfig(
-            name="hc_static",
-            paper="Hyper-Connections (static), 2409.19606",
-            mixer=Free(),
-            norm="none",
-            read_activation=_LINEAR,
-            write_activation=_LINEAR,
-            read_bias=(0.0, 1.0),
-            write_bias=(1.0, 1.0),
-            designate="round_robin",
-            static_decay=True,
-        ),
-        ConnectionConfig(
-            name="hc",
-            paper="Hyper-Connections (dynamic), 2409.19606",
-            mixer=Free(),
-            norm="per_stream",
-            read_activation=_TANH,
-            write_activation=_TANH,
-            mix_activation=_TANH,
-            alpha_groups=(0, 1, 0),
-            read_bias=(0.0, 1.0),
-            write_bias=(1.0, 1.0),
-            designate="round_robin",
-            static_decay=True,
-        ),
-        ConnectionConfig(
-            name="mhc",
-            paper="mHC, 2512.24880; initial values and orientation as released with 2601.05732",
-            mixer=Sinkhorn(iterations=20, order="columns_first", orientation="source_rows"),
-            norm_weight=True,
-            static_decay=True,
-        ),
-        ConnectionConfig(
-            name="mhc_lite",
-            paper="mHC-lite, 2601.05732",
-            mixer=Permutation(orientation="source_rows"),
-            norm_weight=True,
-        ),
-        ConnectionConfig(
-            name="identity",
-            paper="identity Hyper-Connections (iHC); own initial values unpublished: mHC's here",
-            mixer=Identity(),
-            read_activation=Activation("sigmoid", offset=1e-6),
-            write_activation=Activation("sigmoid", factor=2.0, offset=1e-6),
-        ),
-    )
-}
-"""The connections by name. A user's own joins with :func:`register_connection`."""
-
-
-def register_connection(config: ConnectionConfig) -> ConnectionConfig:
-    """Add a connection to the registry under its ``name``."""
-    if CONNECTIONS.get(config.name, config) != config:
-        raise ValueError(f"register_connection: name: expected an unused name, got {config.name!r}")
-    CONNECTIONS[config.name] = config
-    return config
-
-
-def get_connection(connection: str | ConnectionConfig) -> ConnectionConfig:
-    """A connection from its name, or the given configuration itself."""
-    if isinstance(connection, ConnectionConfig):
-        return connection
-    check_choice("get_connection", "connection", connection, CONNECTIONS)
-    return CONNECTIONS[connection]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..init import designated_stream, stream_bias
-from .config import ConnectionConfig, get_connection
+from .config import ConnectionConfig
 from .precision import FullPrecisionModule, full_precision
+from .registry import get_connection
 from .streams import Streams
 
 

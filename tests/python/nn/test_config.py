@@ -30,7 +30,7 @@ def test_unknown_connection_names_the_nearest(wrong: str, near: str) -> None:
 
 
 def test_own_connection_is_data_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyperstreams.nn.config.CONNECTIONS", dict(CONNECTIONS))
+    monkeypatch.setattr("hyperstreams.nn.registry.CONNECTIONS", dict(CONNECTIONS))
     short = dataclasses.replace(get_connection("mhc"), name="mhc_5", mixer=Sinkhorn(iterations=5))
     register_connection(short)
     site = hnn.HyperConnection(torch.nn.Identity(), connection="mhc_5", n_streams=3, width=8)

@@ -1,0 +1,1 @@
+"""The published variants as data, one file per family; ``registry`` collects them."""
