@@ -15,7 +15,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-CREATED = "python/hyperstreams/mixers/row_softmax.py"
+CREATED = "python/hyperstreams/mixers/averaging.py"
 
 
 def section(title: str) -> str:
@@ -61,32 +61,32 @@ def test_following_add_a_mixer(tmp_path: Path) -> None:
     for old, new in (
         (
             "from .permutation import",
-            "from .row_softmax import RowSoftmax\nfrom .permutation import",
+            "from .averaging import Averaging\nfrom .permutation import",
         ),
-        ("(Identity, ", "(RowSoftmax, Identity, "),
-        ('    "Sinkhorn",\n', '    "RowSoftmax",\n    "Sinkhorn",\n'),
+        ("(Identity, ", "(Averaging, Identity, "),
+        ('    "Sinkhorn",\n', '    "Averaging",\n    "Sinkhorn",\n'),
     ):
         assert text.count(old) == 1
         text = text.replace(old, new)
     registry.write_text(text, encoding="utf-8")
     # 3. a connection
-    connections = package / "nn" / "config.py"
+    connections = package / "nn" / "variants" / "mhc.py"
     text = connections.read_text(encoding="utf-8")
-    mark = '        ConnectionConfig(\n            name="mhc",\n'
+    mark = '    ConnectionConfig(\n        name="mhc",\n'
     assert text.count(mark) == 1
-    mine = '        ConnectionConfig(name="mine", paper="-", mixer=get_mixer("row_softmax")),\n'
+    mine = '    ConnectionConfig(name="mine", paper="-", mixer=get_mixer("averaging")),\n'
     text = text.replace(mark, mine + mark)
-    text = text.replace("from ..mixers import ", "from ..mixers import get_mixer, ", 1)
+    text = text.replace("from ...mixers import ", "from ...mixers import get_mixer, ", 1)
     connections.write_text(text, encoding="utf-8")
 
     use = """
 import torch
 import hyperstreams as hs
-from hyperstreams.mixers import RowSoftmax, get_mixer
+from hyperstreams.mixers import Averaging, get_mixer
 
-mixer = get_mixer("row_softmax")
-assert mixer == RowSoftmax()
-h_res = mixer.map(torch.randn(5, 16), 4)
+mixer = get_mixer("averaging")
+assert mixer == Averaging()
+h_res = mixer.map(torch.randn(5, 1), 4)
 assert torch.allclose(h_res.sum(-1), torch.ones(5, 4))
 config = hs.GPTConfig(
     n_layer=2, n_head=2, width=16, block_size=8, vocab_size=11, n_streams=3, connection="mine"
