@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from .base import Mixer
+from .base import INVARIANTS, Mixer
 from .free import Free
 from .identity import Identity
 from .permutation import Permutation
@@ -36,6 +36,7 @@ def get_mixer(mixer: str | Mixer) -> Mixer:
 
 
 __all__ = [
+    "INVARIANTS",
     "MIXERS",
     "Free",
     "Identity",

@@ -7,6 +7,24 @@ from typing import ClassVar
 
 from torch import Tensor
 
+INVARIANTS: dict[str, str] = {
+    "identity": "h_res = I",
+    "nonnegative": "every entry is >= 0",
+    "negative_entries": "for n >= 3 some logits give a negative entry",
+    "unit_row_sums": "sum_i h_res[j, i] = 1 for every destination j",
+    "unit_column_sums": "sum_j h_res[j, i] = 1 for every source i",
+    "row_stochastic": "nonnegative with unit row sums",
+    "column_stochastic": "nonnegative with unit column sums",
+    "doubly_stochastic": "nonnegative with unit row and column sums",
+    "orthogonal": "h_res h_res^T = I",
+    "spectral_norm_one": "the largest singular value is 1",
+    "spectral_norm_at_most_one": "no singular value exceeds 1",
+    "symmetric": "h_res = h_res^T",
+    "commuting": "the matrices of any two logit vectors commute",
+}
+"""The words a mixer states its invariants with. All but ``negative_entries`` hold for every finite
+logits and every supported ``n``, to rounding."""
+
 
 class Mixer(ABC):
     """Map from mixer logits ``[..., logit_count(n)]`` to ``h_res [..., n, n]``.
@@ -20,11 +38,11 @@ class Mixer(ABC):
     ----------------
     name : key in the registry.
     paper : the source of the formula.
-    invariants : properties of every ``h_res``, from which tests are generated. Known words:
-        ``"identity"``, ``"row_stochastic"`` (destination sums are 1), ``"column_stochastic"``
-        (source sums are 1), ``"doubly_stochastic"``, ``"nonnegative"``.
+    invariants : what holds for ``h_res``, in the words of :data:`INVARIANTS`, from which tests are
+        generated. Stronger words need not be accompanied by the weaker ones that they imply.
     fused_map : name of the kernel map that computes the same function, or None when only PyTorch
-        knows this mixer (``read``, ``mix_write`` and ``project`` are fused all the same).
+        knows this mixer (``read``, ``mix_write`` and ``project`` are fused all the same). A mixer
+        that has one for some ``n`` only overrides :meth:`fused_map_for`.
     max_streams : largest supported ``n``.
     """
 
@@ -50,6 +68,10 @@ class Mixer(ABC):
         """Sizes of the logit groups that have an ``alpha`` of their own, in logit order."""
         count = self.logit_count(n)
         return (count,) if count else ()
+
+    def fused_map_for(self, n: int) -> str | None:
+        """``fused_map``, or None where the kernels do not compute it for ``n`` streams."""
+        return self.fused_map
 
     def fused_settings(self, n: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Integers and floats that ``fused_map`` is configured with."""

@@ -44,7 +44,8 @@ def coefficient_settings(
 ) -> CoefficientSettings | None:
     """The encoded settings, or None when no kernel computes this mixer."""
     sizes = mixer.group_sizes(n_streams)
-    if mixer.fused_map not in MAPS or len(sizes) > _MAX_GROUPS:
+    fused_map = mixer.fused_map_for(n_streams)
+    if fused_map not in MAPS or len(sizes) > _MAX_GROUPS:
         return None
     activations = (read_activation, write_activation, mix_activation)
     map_integers, map_floats = mixer.fused_settings(n_streams)
@@ -56,4 +57,4 @@ def coefficient_settings(
         *map_integers,
     )
     constants = (*(value for a in activations for value in (a.factor, a.offset)), *map_floats)
-    return CoefficientSettings(n_streams, MAPS[mixer.fused_map], settings, constants)
+    return CoefficientSettings(n_streams, MAPS[fused_map], settings, constants)
