@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import init
 from .._errors import check_choice
-from ..nn import CONNECTIONS, get_connection
+from ..nn import CONNECTIONS, check_connection, has_streams
 from ..nn.ends import REDUCTIONS
 
 PRESETS: dict[str, dict[str, int]] = {
@@ -73,13 +73,14 @@ class GPTConfig:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"GPTConfig: dropout: expected a value in [0, 1), got {self.dropout}")
-        if self.has_streams:
-            get_connection(self.connection).check(self.n_streams)
+        check_connection(
+            self.connection, width=self.width, n_sites=2 * self.n_layer, n_streams=self.n_streams
+        )
 
     @property
     def has_streams(self) -> bool:
-        """Whether the model keeps streams at all."""
-        return self.connection != "residual"
+        """Whether the model keeps streams, of which it can collect statistics."""
+        return has_streams(self.connection)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> GPTConfig:

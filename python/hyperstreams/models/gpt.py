@@ -1,86 +1,28 @@
-"""A GPT in one file, after nanoGPT; how its sublayers are connected is one field of the config."""
+"""A GPT, after nanoGPT; how its sublayers are connected is one field of the config."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import init, ops
+from .. import ops
 from ..nn import (
     Connection,
-    ExpandStreams,
-    HyperConnection,
-    ReduceStreams,
-    Residual,
+    FullPrecisionModule,
+    Plan,
     Streams,
-    get_connection,
+    branch_gain,
+    build_expand,
+    build_reduce,
+    build_site,
 )
+from .branches import INIT_STD, MLP, Attention, Branch, Embedding, make_norm, set_normal
 from .config import GPTConfig
-
-INIT_STD = 0.02
-
-
-class Linear(nn.Linear):
-    """``nn.Linear`` without initial values: :class:`GPT` sets them from its generator."""
-
-    def reset_parameters(self) -> None:
-        """Nothing: PyTorch's own would draw from the global generator."""
-
-
-class Embedding(nn.Embedding):
-    """``nn.Embedding`` without initial values: :class:`GPT` sets them from its generator."""
-
-    def reset_parameters(self) -> None:
-        """Nothing: PyTorch's own would draw from the global generator."""
-
-
-class Attention(nn.Module):
-    """Branch: layer norm, then causal self-attention."""
-
-    def __init__(self, config: GPTConfig, factory: dict[str, Any]) -> None:
-        super().__init__()
-        self.n_head = config.n_head
-        self.dropout = config.dropout
-        self.norm = nn.LayerNorm(config.width, bias=config.bias, **factory)
-        self.qkv = Linear(config.width, 3 * config.width, bias=config.bias, **factory)
-        self.output = Linear(config.width, config.width, bias=config.bias, **factory)
-
-    def forward(self, u: Tensor, cache: list[Tensor] | None = None) -> Tensor:
-        """``u [B, T, C]``. ``cache``: keys and values of earlier tokens; it is extended."""
-        batch, length, width = u.shape
-        qkv = self.qkv(self.norm(u)).view(batch, length, 3, self.n_head, width // self.n_head)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if cache is not None:
-            if cache:
-                k = torch.cat([cache[0], k], dim=2)
-                v = torch.cat([cache[1], v], dim=2)
-            cache[:] = [k, v]
-        dropout = self.dropout if self.training else 0.0
-        # One new token sees everything before it; a whole window is causal.
-        causal = cache is None or k.shape[2] == length
-        y = functional.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout)
-        y = self.output(y.transpose(1, 2).reshape(batch, length, width))
-        return functional.dropout(y, self.dropout, self.training)
-
-
-class MLP(nn.Module):
-    """Branch: layer norm, then a two-layer perceptron with GELU."""
-
-    def __init__(self, config: GPTConfig, factory: dict[str, Any]) -> None:
-        super().__init__()
-        self.dropout = config.dropout
-        self.norm = nn.LayerNorm(config.width, bias=config.bias, **factory)
-        self.hidden = Linear(config.width, 4 * config.width, bias=config.bias, **factory)
-        self.output = Linear(4 * config.width, config.width, bias=config.bias, **factory)
-
-    def forward(self, u: Tensor) -> Tensor:
-        """``[..., C] -> [..., C]``."""
-        y = self.output(functional.gelu(self.hidden(self.norm(u))))
-        return functional.dropout(y, self.dropout, self.training)
 
 
 class GPT(nn.Module):
@@ -107,46 +49,42 @@ class GPT(nn.Module):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.token_embedding = Embedding(config.vocab_size, config.width, **factory)
         self.position_embedding = Embedding(config.block_size, config.width, **factory)
-        self.expand: ExpandStreams | None = None
+        plan = self._plan(factory)
+        self.expand = build_expand(config.connection, plan)
         self.sites = nn.ModuleDict()
         for layer in range(config.n_layer):
-            self.sites[f"L{layer}a"] = self._site(Attention(config, factory), factory)
-            self.sites[f"L{layer}m"] = self._site(MLP(config, factory), factory)
-        self.reduce: nn.Module = nn.LayerNorm(config.width, bias=config.bias, **factory)
-        if config.has_streams:
-            shape: dict[str, Any] = {"n_streams": config.n_streams, "width": config.width}
-            self.expand = ExpandStreams(
-                **shape,
-                scheme=config.expand,
-                base=config.expand_base,
-                noise=config.expand_noise,
-                generator=torch.Generator(),
-                **factory,
-            )
-            self.reduce = ReduceStreams(
-                **shape,
-                scheme=config.reduce,
-                norm=self.reduce,
-                norm_position=config.final_norm.removesuffix("_reduce"),
-                **factory,
-            )
+            for suffix, branch in (("a", Attention), ("m", MLP)):
+                self.sites[f"L{layer}{suffix}"] = build_site(
+                    config.connection,
+                    branch(config, factory),
+                    site_index=len(self.sites),
+                    plan=plan,
+                )
+        self.reduce = build_reduce(config.connection, plan)
+        self._branch_gain = branch_gain(config.connection, plan)
         if device.type != "meta":
             self.reset_parameters(generator=generator)
 
-    def _site(self, branch: nn.Module, factory: dict[str, Any]) -> nn.Module:
+    def _plan(self, factory: dict[str, Any]) -> Plan:
         config = self.config
-        if not config.has_streams:
-            return Residual(branch)
-        return HyperConnection(
-            branch,
-            connection=config.connection,
-            n_streams=config.n_streams,
+        return Plan(
             width=config.width,
-            site_index=len(self.sites),
+            n_sites=2 * config.n_layer,
+            make_norm=partial(make_norm, config, factory=factory),
+            n_streams=config.n_streams,
             designate=config.designate,
             # Not the default generator: reset_parameters draws what counts.
             generator=torch.Generator(),
-            **factory,
+            expand={
+                "scheme": config.expand,
+                "base": config.expand_base,
+                "noise": config.expand_noise,
+            },
+            reduce={
+                "scheme": config.reduce,
+                "norm_position": config.final_norm.removesuffix("_reduce"),
+            },
+            factory=factory,
         )
 
     @property
@@ -156,22 +94,18 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
-        """Set all initial values: branches and embeddings, then connections, then expansion."""
-        output_std = INIT_STD / math.sqrt(2 * self.config.n_layer) * self.config.output_std_factor
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                std = output_std if name.endswith("branch.output") else INIT_STD
-                shape = tuple(module.weight.shape)
-                module.weight.copy_(init.normal(shape, std, generator=generator))
+        """Set all initial values: embeddings and branches, then connections, then expansion."""
+        for embedding in (self.token_embedding, self.position_embedding):
+            set_normal(embedding, INIT_STD, generator=generator)
+        for module in self.modules():
+            if isinstance(module, Branch):
+                module.reset_parameters(gain=self._branch_gain, generator=generator)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                module.bias.zero_()
-        for module in self.modules():
-            if isinstance(module, Connection | ReduceStreams):
-                module.reset_parameters(generator=generator)
-        if self.expand is not None:
-            self.expand.reset_parameters(generator=generator)
+        for part in (self.sites, self.reduce, self.expand):
+            for module in part.modules():
+                if isinstance(module, FullPrecisionModule):
+                    module.reset_parameters(generator=generator)
 
     def _embed(self, tokens: Tensor, start: int) -> Tensor:
         end = start + tokens.shape[-1]
@@ -195,23 +129,19 @@ class GPT(nn.Module):
         changes no other result.
         """
         h = self._embed(tokens, 0)
+        if collect_stats and not self.config.has_streams:
+            raise ValueError(
+                "GPT: collect_stats: expected a connection with streams, "
+                f"got {self.config.connection!r}"
+            )
+        x: Any = self.expand(h, collect_stats=True) if collect_stats else self.expand(h)
+        for site in self.sites.values():
+            x = site(x)
         stats = None
-        if self.expand is None:
-            if collect_stats:
-                raise ValueError(
-                    "GPT: collect_stats: expected a connection with streams, got 'residual'"
-                )
-            for site in self.sites.values():
-                h = site(h)
-            h = self.reduce(h)
-        else:
-            x = self.expand(h, collect_stats=collect_stats)
-            for site in self.sites.values():
-                x = site(x)
-            final = x.tensor
-            if x.stats is not None:
-                stats = torch.cat([x.stats, ops.stream_stats(final).unsqueeze(0)])
-            h = self.reduce(final)
+        if isinstance(x, Streams) and x.stats is not None:
+            x, stats = x.tensor, x.stats
+            stats = torch.cat([stats, ops.stream_stats(x).unsqueeze(0)])
+        h = self.reduce(x)
         logits = functional.linear(h, self.token_embedding.weight)
         loss = None
         if targets is not None:
@@ -223,11 +153,10 @@ class GPT(nn.Module):
     def _next_logits(self, tokens: Tensor, caches: list[list[Tensor]]) -> Tensor:
         """Logits ``[B, vocab]`` after the last of the new ``tokens``; extends the caches."""
         h = self._embed(tokens, caches[0][0].shape[2] if caches[0] else 0)
-        x: Tensor | Streams = h if self.expand is None else self.expand(h)
+        x = self.expand(h)
         for index, site in enumerate(self.sites.values()):
             x = site(x) if index % 2 else site(x, caches[index // 2])
-        last = (x.tensor if isinstance(x, Streams) else x)[:, -1]
-        return functional.linear(self.reduce(last), self.token_embedding.weight)
+        return functional.linear(self.reduce(x)[:, -1], self.token_embedding.weight)
 
     @torch.no_grad()
     def generate(
@@ -290,18 +219,17 @@ class GPT(nn.Module):
                 "GPT.parameter_groups: connection_policy: expected 'no_decay' or 'paper', "
                 f"got {connection_policy!r}"
             )
-        static_decay = get_connection(self.config.connection).static_decay
         groups: dict[str, list[nn.Parameter]] = {
             name: [] for name in ("decay", "no_decay", "connection_decay", "connection")
         }
         for owner in self.modules():
-            connects = isinstance(owner, Connection | ExpandStreams | ReduceStreams)
+            connects = isinstance(owner, FullPrecisionModule)
             for name, parameter in owner.named_parameters(recurse=False):
                 if not parameter.requires_grad:
                     continue
                 decays = parameter.ndim >= 2
                 if isinstance(owner, Connection) and name == "bias":
-                    decays = static_decay
+                    decays = owner.config.static_decay
                 if connects:
                     decays = decays and connection_policy == "paper"
                 prefix = "connection" if connects else ""

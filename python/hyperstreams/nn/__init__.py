@@ -1,20 +1,43 @@
 """Modules: put a multi-stream connection around any branch."""
 
+from .baselines.residual import Residual
+from .build import (
+    branch_gain,
+    branch_norm,
+    build_expand,
+    build_reduce,
+    build_site,
+    check_connection,
+    has_streams,
+)
 from .config import ConnectionConfig
-from .connection import Connection, HyperConnection, Residual
+from .connection import Connection, HyperConnection
 from .ends import ExpandStreams, ReduceStreams
-from .registry import CONNECTIONS, get_connection, register_connection
+from .family import ConnectionFamily, Plan
+from .precision import FullPrecisionModule
+from .registry import CONNECTIONS, find_connection, get_connection, register_connection
 from .streams import Streams
 
 __all__ = [
     "CONNECTIONS",
     "Connection",
     "ConnectionConfig",
+    "ConnectionFamily",
     "ExpandStreams",
+    "FullPrecisionModule",
     "HyperConnection",
+    "Plan",
     "ReduceStreams",
     "Residual",
     "Streams",
+    "branch_gain",
+    "branch_norm",
+    "build_expand",
+    "build_reduce",
+    "build_site",
+    "check_connection",
+    "find_connection",
     "get_connection",
+    "has_streams",
     "register_connection",
 ]

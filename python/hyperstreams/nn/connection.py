@@ -221,15 +221,3 @@ class HyperConnection(nn.Module):
                 raise TypeError("HyperConnection: arguments for the branch, but there is no branch")
             return u, write
         return write(self.branch(u, *args, **kwargs))
-
-
-class Residual(nn.Module):
-    """The plain residual connection ``h + branch(h)`` on ``[..., C]``: the baseline, no streams."""
-
-    def __init__(self, branch: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.branch = branch
-
-    def forward(self, h: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """``h + branch(h, *args, **kwargs)``."""
-        return h + self.branch(h, *args, **kwargs)

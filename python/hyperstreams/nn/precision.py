@@ -19,8 +19,13 @@ class FullPrecisionModule(nn.Module):
 
     ``.bfloat16()``, ``.half()`` and ``.to(torch.bfloat16)`` on it, or on a model that contains it,
     move them but leave their dtype; ``.double()`` and ``.float()`` work as usual. Child modules are
-    cast as in any module.
+    cast as in any module. All parameters of connections live in such modules.
     """
+
+    @torch.no_grad()
+    def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
+        """Set the initial values of this module's own parameters."""
+        raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         def keep(tensor: Tensor) -> Tensor:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from .._errors import check_choice
+from .baselines import residual
 from .config import ConnectionConfig
+from .family import ConnectionFamily
 from .variants import hc, identity, mhc
 
-CONNECTIONS: dict[str, ConnectionConfig] = {
-    config.name: config for family in (hc, mhc, identity) for config in family.CONNECTIONS
+CONNECTIONS: dict[str, ConnectionConfig | ConnectionFamily] = {
+    config.name: config for family in (residual, hc, mhc, identity) for config in family.CONNECTIONS
 }
 """The connections by name. A user's own joins with :func:`register_connection`."""
 
 
-def register_connection(config: ConnectionConfig) -> ConnectionConfig:
+_Config = TypeVar("_Config", ConnectionConfig, ConnectionFamily)
+
+
+def register_connection(config: _Config) -> _Config:
     """Add a connection to the registry under its ``name``."""
     if CONNECTIONS.get(config.name, config) != config:
         raise ValueError(f"register_connection: name: expected an unused name, got {config.name!r}")
@@ -20,9 +27,22 @@ def register_connection(config: ConnectionConfig) -> ConnectionConfig:
     return config
 
 
-def get_connection(connection: str | ConnectionConfig) -> ConnectionConfig:
-    """A connection from its name, or the given configuration itself."""
-    if isinstance(connection, ConnectionConfig):
+def find_connection(
+    connection: str | ConnectionConfig | ConnectionFamily,
+) -> ConnectionConfig | ConnectionFamily:
+    """A connection of any kind from its name, or the given one itself."""
+    if not isinstance(connection, str):
         return connection
     check_choice("get_connection", "connection", connection, CONNECTIONS)
     return CONNECTIONS[connection]
+
+
+def get_connection(connection: str | ConnectionConfig) -> ConnectionConfig:
+    """A Hyper-Connection (a mixer around streams) from its name, or the given one itself."""
+    config = find_connection(connection)
+    if not isinstance(config, ConnectionConfig):
+        raise ValueError(
+            f"get_connection: connection: expected a mixer around streams, got {config.name!r}, "
+            "whose modules nn.build_expand, nn.build_site and nn.build_reduce make"
+        )
+    return config

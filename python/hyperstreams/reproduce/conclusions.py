@@ -37,7 +37,8 @@ def model_verdicts(runs: Sequence[CapturedRun]) -> list[Verdict]:
         for name, group in groups.items()
     }
     what = "validation loss (nats per byte)"
-    baseline = next((name for name, group in groups.items() if not group[0].has_streams), None)
+    plain_runs = (name for name, group in groups.items() if group[0].connection == "residual")
+    baseline = next(plain_runs, None)
     verdicts = []
     if baseline is not None:
         verdicts += [

@@ -142,10 +142,10 @@ def make_figure(spec: FigureSpec, runs: Runs) -> Figure:
 def save_figure(spec: FigureSpec, runs: Runs, out: Path) -> list[Path]:
     """Draw one figure of loaded runs and write PNG, PDF, CSV and JSON."""
     if spec.needs_streams:
-        without = [str(run.path) for run in runs if not run.has_streams]
+        without = [f"{run.connection!r} in {run.path}" for run in runs if not run.has_streams]
         if without:
             raise RunError(
-                f"figure {spec.name}: expected runs with streams, got connection 'residual' in "
+                f"figure {spec.name}: expected runs with streams, got connection "
                 f"{', '.join(without)}"
             )
     details: dict[str, Any] = {

@@ -72,8 +72,8 @@ class CapturedRun:
 
     @property
     def has_streams(self) -> bool:
-        """False for the plain residual, which has neither mixers nor shares."""
-        return self.connection != "residual"
+        """False for connections such as the plain residual: neither mixers nor shares."""
+        return self.loaded.config.model.has_streams
 
     @property
     def replicated(self) -> bool:
@@ -117,7 +117,7 @@ class CapturedRun:
 
     def _capture(self, phase: str) -> Capture:
         if not self.has_streams:
-            raise RunError(f"{self.path}: connection 'residual' has no streams to capture")
+            raise RunError(f"{self.path}: connection {self.connection!r} has no streams to capture")
         identity = f"{self.checkpoint_sha256}:{self.data_sha256}:{CAPTURE_BATCHES}"
         key = hashlib.sha256(f"{identity}:{CAPTURE_BATCH_SIZE}".encode()).hexdigest()[:12]
         path = self.path / "captures" / f"{phase}-{key}.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models import GPT
-from ..nn import Connection
+from ..nn import FullPrecisionModule
 from .atomic import write_text
 from .config import build_config, known_settings
 from .environment import describe_environment
@@ -132,9 +132,9 @@ def connection_parameters(model: GPT) -> int:
     """Parameters of the connections per sublayer, expansion and reduction not counted."""
     total = sum(
         parameter.numel()
-        for module in model.modules()
-        if isinstance(module, Connection)
-        for parameter in module.parameters()
+        for module in model.sites.modules()
+        if isinstance(module, FullPrecisionModule)
+        for parameter in module.parameters(recurse=False)
     )
     return total // len(model.site_names)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CONNECTIONS = list(hnn.CONNECTIONS)
-WITH_STREAMS = [name for name in CONNECTIONS if name != "residual"]
+WITH_STREAMS = [name for name in CONNECTIONS if hnn.has_streams(name)]
 
 
 def config(connection: str = "mhc_lite", **overrides: object) -> GPTConfig:

@@ -8,15 +8,33 @@ import pytest
 import torch
 from hyperstreams import nn as hnn
 from hyperstreams.mixers import Permutation, Sinkhorn
-from hyperstreams.nn import CONNECTIONS, ConnectionConfig, get_connection, register_connection
+from hyperstreams.nn import (
+    CONNECTIONS,
+    ConnectionConfig,
+    find_connection,
+    get_connection,
+    register_connection,
+)
 
 
 def test_published_connections_are_there() -> None:
     assert set(CONNECTIONS) >= {"residual", "hc_static", "hc", "mhc", "mhc_lite", "identity"}
     for name, config in CONNECTIONS.items():
         assert config.name == name
-        assert get_connection(name) is config
-        assert get_connection(config) is config
+        assert find_connection(name) is config
+        assert find_connection(config) is config
+        if isinstance(config, ConnectionConfig):
+            assert get_connection(name) is config
+            assert get_connection(config) is config
+        else:
+            with pytest.raises(ValueError, match=f"a mixer around streams, got '{name}'"):
+                hnn.HyperConnection(connection=name, n_streams=2, width=4)
+
+
+def test_frozen_coefficients() -> None:
+    frozen = dataclasses.replace(get_connection("hc_static"), trainable=False)
+    connection = hnn.Connection(connection=frozen, n_streams=2, width=4, site_index=0)
+    assert not any(p.requires_grad for p in connection.parameters())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 N, C = 3, 8
 DYNAMIC = ["hc", "mhc", "mhc_lite", "identity"]
-ALL = [*DYNAMIC, "hc_static", "residual"]
+ALL = [*DYNAMIC, "hc_static"]
 
 
 def branch() -> nn.Module:

@@ -1,8 +1,8 @@
-"""The plain residual connection and Hyper-Connections (2409.19606)."""
+"""Hyper-Connections (2409.19606)."""
 
 from __future__ import annotations
 
-from ...mixers import Free, Identity
+from ...mixers import Free
 from ...ops import Activation
 from ..config import ConnectionConfig
 
@@ -10,18 +10,6 @@ _LINEAR = Activation("none")
 _TANH = Activation("tanh", form="outside")
 
 CONNECTIONS = (
-    ConnectionConfig(
-        name="residual",
-        paper="Pre-Norm residual connection: every stream is h + branch(h)",
-        mixer=Identity(),
-        norm="none",
-        read_activation=_LINEAR,
-        write_activation=_LINEAR,
-        read_bias=(0.0, 1.0),
-        write_bias=(1.0, 1.0),
-        designate="round_robin",
-        trainable=False,
-    ),
     ConnectionConfig(
         name="hc_static",
         paper="Hyper-Connections (static), 2409.19606",

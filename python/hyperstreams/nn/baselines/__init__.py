@@ -1,0 +1,1 @@
+"""Residual connections without Hyper-Connections, one file per family."""
