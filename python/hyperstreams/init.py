@@ -65,6 +65,13 @@ def normal(
     return torch.empty(shape, device=device).normal_(0.0, std, generator=generator)
 
 
+def xavier_uniform(shape: tuple[int, int], *, generator: torch.Generator | None = None) -> Tensor:
+    """Independent values of ``U(-b, b)`` with ``b = sqrt(6 / (rows + columns))``, float32."""
+    bound = math.sqrt(6.0 / sum(shape))
+    device = torch.device("cpu") if generator is None else generator.device
+    return torch.empty(shape, device=device).uniform_(-bound, bound, generator=generator)
+
+
 def learned_stream_scale(
     n_streams: int,
     width: int,

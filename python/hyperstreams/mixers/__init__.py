@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from .base import INVARIANTS, Mixer
+from .dialects import DIALECTS, Dialect
 from .free import Free
 from .identity import Identity
 from .permutation import Permutation
@@ -36,8 +37,10 @@ def get_mixer(mixer: str | Mixer) -> Mixer:
 
 
 __all__ = [
+    "DIALECTS",
     "INVARIANTS",
     "MIXERS",
+    "Dialect",
     "Free",
     "Identity",
     "Mixer",

@@ -28,6 +28,7 @@ class Sinkhorn(Mixer):
     orientation : ``"destination_rows"``: h_res = M. ``"source_rows"``: h_res = M transposed, for
         code bases that store S[source, destination].
     temperature : S is divided by it first.
+    initial : initial logits ``(diagonal, off the diagonal)``.
 
     The sums of the axis normalised last are exact, those of the other are approximate: at finite
     iterations this is a function of its own, and its gradient is the gradient of these steps.
@@ -44,6 +45,7 @@ class Sinkhorn(Mixer):
     eps: float = 0.0
     orientation: Literal["destination_rows", "source_rows"] = "destination_rows"
     temperature: float = 1.0
+    initial: tuple[float, float] = (0.0, -8.0)
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
@@ -76,7 +78,8 @@ class Sinkhorn(Mixer):
         return n * n
 
     def initial_logits(self, n: int) -> Tensor:
-        return torch.full((n, n), -8.0).fill_diagonal_(0.0).flatten()
+        diagonal, off_diagonal = self.initial
+        return torch.full((n, n), off_diagonal).fill_diagonal_(diagonal).flatten()
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         s = logits.unflatten(-1, (n, n)) / self.temperature

@@ -27,7 +27,9 @@ class ConnectionConfig:
     alpha_groups : index of the scale that read, write and each mixer group use; None: one each.
     alpha : initial value of the scales.
     read_bias, write_bias : initial static logits ``(other streams, designated one)``. The mixer's
-        come from ``mixer.initial_logits``. The projection ``phi`` starts at 0.
+        come from ``mixer.initial_logits``.
+    phi_init : initial values of the projection ``phi``: normal of this standard deviation (0: all
+        zero), or ``"xavier"``: Xavier-uniform over ``[K, n C]``.
     designate : scheme that picks the designated stream; see ``init.designated_stream``.
     trainable : False keeps the coefficients at their initial values.
     static_decay : the released code keeps the static logits in a matrix, which its rule "decay what
@@ -48,6 +50,7 @@ class ConnectionConfig:
     alpha: float = 0.01
     read_bias: tuple[float, float] = (-1.0, 1.0)
     write_bias: tuple[float, float] = (-1.0, 1.0)
+    phi_init: float | Literal["xavier"] = 0.0
     designate: str = "random"
     trainable: bool = True
     static_decay: bool = False
@@ -57,6 +60,18 @@ class ConnectionConfig:
         check_choice(where, "norm", self.norm, ("all", "per_stream", "none"))
         check_choice(where, "eps_position", self.eps_position, ("inside", "outside", "floor"))
         check_choice(where, "designate", self.designate, DESIGNATION_SCHEMES)
+        if self.phi_init != "xavier" and not (
+            isinstance(self.phi_init, int | float) and self.phi_init >= 0
+        ):
+            raise ValueError(
+                f"{where}: phi_init: expected a standard deviation >= 0 or 'xavier', "
+                f"got {self.phi_init!r}"
+            )
+        if self.norm == "per_stream" and getattr(self.mixer, "orientation", None) == "source_rows":
+            raise ValueError(
+                f"{where}: mixer: norm 'per_stream' gives logits with destinations as rows; "
+                "expected orientation='destination_rows', got 'source_rows'"
+            )
 
     def check(self, n_streams: int) -> None:
         """Raise ValueError when this connection does not exist for ``n_streams`` streams."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..init import designated_stream, stream_bias
+from ..init import designated_stream, normal, stream_bias, xavier_uniform
 from .config import ConnectionConfig
 from .precision import FullPrecisionModule, full_precision
 from .registry import get_connection
@@ -112,7 +112,13 @@ class Connection(FullPrecisionModule):
         self.bias.copy_(torch.cat([read, write, config.mixer.initial_logits(n)]))
         self.designated_stream.fill_(stream)
         if self.phi is not None:
-            self.phi.zero_()
+            logits, inputs = self.phi.shape
+            if config.phi_init == "xavier":
+                self.phi.copy_(xavier_uniform((logits, inputs), generator=generator))
+            elif config.phi_init:
+                self.phi.copy_(normal((logits, inputs), config.phi_init, generator=generator))
+            else:
+                self.phi.zero_()
             self.alpha.fill_(config.alpha)
         if self.norm_weight is not None:
             self.norm_weight.fill_(1.0)

@@ -8,10 +8,12 @@ from .._errors import check_choice
 from .baselines import residual
 from .config import ConnectionConfig
 from .family import ConnectionFamily
-from .variants import hc, identity, mhc
+from .variants import dialects, hc, identity, mhc
 
 CONNECTIONS: dict[str, ConnectionConfig | ConnectionFamily] = {
-    config.name: config for family in (residual, hc, mhc, identity) for config in family.CONNECTIONS
+    config.name: config
+    for family in (residual, hc, mhc, identity, dialects)
+    for config in family.CONNECTIONS
 }
 """The connections by name. A user's own joins with :func:`register_connection`."""
 

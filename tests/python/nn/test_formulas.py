@@ -60,9 +60,9 @@ def test_hc_dynamic(x: Tensor) -> None:
     torch.testing.assert_close(site(x), expected)
 
 
-def whole_norm(x: Tensor, weight: Tensor) -> Tensor:
+def whole_norm(x: Tensor, weight: Tensor, eps: float = 0.0) -> Tensor:
     flat = x.flatten(-2)
-    return flat * torch.rsqrt(flat.square().mean(-1, keepdim=True) + 1e-6) * weight
+    return flat * torch.rsqrt(flat.square().mean(-1, keepdim=True) + eps) * weight
 
 
 def test_mhc(x: Tensor) -> None:
@@ -101,7 +101,7 @@ def test_mhc_lite(x: Tensor) -> None:
 def test_identity(x: Tensor) -> None:
     site = randomised("identity")
     phi, alpha, bias, weight = parts(site)
-    z = whole_norm(x, weight) @ phi.T
+    z = whole_norm(x, weight, 1e-6) @ phi.T
     h_pre = torch.sigmoid(alpha[0] * z[..., :N] + bias[:N]) + 1e-6
     h_post = 2 * torch.sigmoid(alpha[1] * z[..., N:] + bias[N:]) + 1e-6
     u = torch.einsum("bts,btsc->btc", h_pre, x)
@@ -148,10 +148,16 @@ def test_one_stream(connection: str) -> None:
     x = torch.randn(2, T, 1, C, requires_grad=True)
     state = site(x)
     assert state.shape == x.shape
-    # A 1 x 1 mixer is 1 at the start in every family; the write is 1, or 2 sigmoid(1).
-    write = {"mhc": 1.462117, "mhc_lite": 1.462117, "identity": 1.462118}.get(connection, 1.0)
-    read = {"mhc": 0.731059, "mhc_lite": 0.731059, "identity": 0.731060}.get(connection, 1.0)
-    expected = x + write * site.branch(read * x.squeeze(-2)).unsqueeze(-2)
+    _, _, h_pre, h_post, h_res = site.connection(x)
+    if h_res is not None:
+        # A 1 x 1 mixer is 1 at the start in every family (to the eps of those that have one).
+        torch.testing.assert_close(h_res, torch.ones_like(h_res), atol=1e-5, rtol=0)
+    write = {"mhc": 1.462117, "mhc_lite": 1.462117, "identity": 1.462118, "hc": 1.0}
+    if connection in write:
+        read = {"hc": 1.0}.get(connection, write[connection] / 2)
+        torch.testing.assert_close(h_pre, torch.full_like(h_pre, read))
+        torch.testing.assert_close(h_post, torch.full_like(h_post, write[connection]))
+    expected = x + h_post.unsqueeze(-1) * site.branch(h_pre * x.squeeze(-2)).unsqueeze(-2)
     torch.testing.assert_close(state, expected)
     state.sum().backward()
     assert x.grad is not None

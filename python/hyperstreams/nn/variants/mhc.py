@@ -8,9 +8,11 @@ from ..config import ConnectionConfig
 CONNECTIONS = (
     ConnectionConfig(
         name="mhc",
-        paper="mHC, 2512.24880; initial values and orientation as released with 2601.05732",
+        paper="mHC, 2512.24880; initial values, norm and orientation as released with 2601.05732",
         mixer=Sinkhorn(iterations=20, order="columns_first", orientation="source_rows"),
         norm_weight=True,
+        eps=1e-12,
+        eps_position="floor",
         static_decay=True,
     ),
     ConnectionConfig(
@@ -18,5 +20,7 @@ CONNECTIONS = (
         paper="mHC-lite, 2601.05732",
         mixer=Permutation(orientation="source_rows"),
         norm_weight=True,
+        eps=1e-12,
+        eps_position="floor",
     ),
 )
