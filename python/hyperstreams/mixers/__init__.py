@@ -5,14 +5,34 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from .base import INVARIANTS, Mixer
+from .birkhoff_exact import BirkhoffExact
+from .cayley import Cayley
 from .dialects import DIALECTS, Dialect
 from .free import Free
+from .harmonized import Harmonized
 from .identity import Identity
+from .orthostochastic import Orthostochastic
 from .permutation import Permutation
+from .row_softmax import RowSoftmax
 from .sinkhorn import Sinkhorn
+from .sparse_selective import SparseSelective
+from .transport import Transport
 
 MIXERS: dict[str, type[Mixer]] = {
-    mixer.name: mixer for mixer in (Identity, Free, Sinkhorn, Permutation)
+    mixer.name: mixer
+    for mixer in (
+        Identity,
+        Free,
+        Sinkhorn,
+        BirkhoffExact,
+        Permutation,
+        Orthostochastic,
+        Transport,
+        Cayley,
+        SparseSelective,
+        Harmonized,
+        RowSoftmax,
+    )
 }
 """Mixer classes by name. A user's mixer joins with :func:`register_mixer`."""
 
@@ -40,12 +60,19 @@ __all__ = [
     "DIALECTS",
     "INVARIANTS",
     "MIXERS",
+    "BirkhoffExact",
+    "Cayley",
     "Dialect",
     "Free",
+    "Harmonized",
     "Identity",
     "Mixer",
+    "Orthostochastic",
     "Permutation",
+    "RowSoftmax",
     "Sinkhorn",
+    "SparseSelective",
+    "Transport",
     "get_mixer",
     "register_mixer",
 ]

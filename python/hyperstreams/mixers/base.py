@@ -64,10 +64,24 @@ class Mixer(ABC):
     def map(self, logits: Tensor, n: int) -> Tensor | None:
         """``[..., logit_count(n)] -> [..., n, n]`` in logits' dtype; None is the identity."""
 
+    def static_logit_count(self, n: int) -> int:
+        """How many of the logits, the last ones, are static: the same for every token.
+
+        They come from the bias alone: the controller has no rows for them and no ``alpha``.
+        """
+        return 0
+
     def group_sizes(self, n: int) -> tuple[int, ...]:
-        """Sizes of the logit groups that have an ``alpha`` of their own, in logit order."""
-        count = self.logit_count(n)
+        """Sizes of the logit groups that have an ``alpha`` of their own, in logit order.
+
+        They add up to ``logit_count(n) - static_logit_count(n)``.
+        """
+        count = self.logit_count(n) - self.static_logit_count(n)
         return (count,) if count else ()
+
+    def stated_invariants(self) -> frozenset[str]:
+        """``invariants``, and what holds with these settings only."""
+        return self.invariants
 
     def fused_map_for(self, n: int) -> str | None:
         """``fused_map``, or None where the kernels do not compute it for ``n`` streams."""

@@ -75,13 +75,15 @@ class ConnectionConfig:
 
     def check(self, n_streams: int) -> None:
         """Raise ValueError when this connection does not exist for ``n_streams`` streams."""
-        self.mixer.check(n_streams)
-        if self.norm == "per_stream" and self.mixer.logit_count(n_streams) != n_streams**2:
+        mixer = self.mixer
+        mixer.check(n_streams)
+        dynamic = mixer.logit_count(n_streams) - mixer.static_logit_count(n_streams)
+        if self.norm == "per_stream" and dynamic != n_streams**2:
             raise ValueError(
                 f"connection {self.name!r}: norm: 'per_stream' gives one mixer logit per entry of "
-                f"h_res, which mixer {self.mixer.name!r} does not take; expected 'all' or 'none'"
+                f"h_res, which mixer {mixer.name!r} does not take; expected 'all' or 'none'"
             )
-        groups = 2 + len(self.mixer.group_sizes(n_streams))
+        groups = 2 + len(mixer.group_sizes(n_streams))
         if self.alpha_groups is not None and len(self.alpha_groups) != groups:
             raise ValueError(
                 f"connection {self.name!r}: alpha_groups: expected {groups} indices (read, write, "

@@ -22,7 +22,8 @@ class Connection(FullPrecisionModule):
     Parameters (float32, or float64 with ``dtype=torch.float64``; casts to lower precision leave
     them so): ``phi [K, n C]`` (``[2 + n, C]`` with per-stream norm; None when static),
     ``norm_weight`` (None, ``[n C]`` or ``[C]``), ``alpha`` (one scale per logit group),
-    ``bias [K]``; order of the K logits: read n, write n, then the mixer's. The buffer
+    ``bias [K]``; order of the K logits: read n, write n, then the mixer's, of which the last may be
+    static and then have no rows in phi. The buffer
     ``designated_stream [1]`` records the stream favoured at initialisation (-1: none).
 
     connection : name or :class:`ConnectionConfig`.
@@ -62,6 +63,7 @@ class Connection(FullPrecisionModule):
         factory: dict[str, Any] = {"device": device, "dtype": full_precision(dtype)}
         groups = 2 + len(config.mixer.group_sizes(n_streams))
         logits = 2 * n_streams + config.mixer.logit_count(n_streams)
+        dynamic = logits - config.mixer.static_logit_count(n_streams)
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, **factory), requires_grad=config.trainable)
@@ -74,7 +76,7 @@ class Connection(FullPrecisionModule):
             shared = config.alpha_groups
             self.alpha = parameter(groups if shared is None else max(shared) + 1)
             per_stream = config.norm == "per_stream"
-            rows, columns = (2 + n_streams, width) if per_stream else (logits, n_streams * width)
+            rows, columns = (2 + n_streams, width) if per_stream else (dynamic, n_streams * width)
             self.phi = parameter(rows, columns)
         norm_weight = None
         if self.phi is not None and config.norm_weight:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..mixers import Mixer
+from ..mixers import Mixer, get_mixer
 from .functional import coefficients, mix_write, project, read
 from .settings import MIX_ACTIVATION, READ_ACTIVATION, WRITE_ACTIVATION, Activation
 
@@ -58,7 +58,9 @@ def boundary(
             raise ValueError("boundary: h_post: expected [..., n] or [n] beside y, got None")
         x = mix_write(x, y, h_res, h_post, bias=write_bias)
     if phi is None:
-        logits, inv_rms, per_stream = torch.zeros_like(bias), None, False
+        static = get_mixer(mixer).static_logit_count(n_streams)
+        logits = torch.zeros_like(bias[: bias.shape[-1] - static])
+        inv_rms, per_stream = None, False
     else:
         source = x.unsqueeze(-2) if per_stream else x
         logits, inv_rms = project(source, phi, norm_weight, eps=eps, eps_position=eps_position)

@@ -45,7 +45,8 @@ def coefficient_settings(
     """The encoded settings, or None when no kernel computes this mixer."""
     sizes = mixer.group_sizes(n_streams)
     fused_map = mixer.fused_map_for(n_streams)
-    if fused_map not in MAPS or len(sizes) > _MAX_GROUPS:
+    static = mixer.static_logit_count(n_streams)
+    if fused_map not in MAPS or len(sizes) > _MAX_GROUPS or static:
         return None
     activations = (read_activation, write_activation, mix_activation)
     map_integers, map_floats = mixer.fused_settings(n_streams)

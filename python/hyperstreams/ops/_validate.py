@@ -163,11 +163,12 @@ def check_coefficients(
             f"{_short(logits.dtype)}: call logits.float()",
         )  # fmt: skip
     count = 2 * n + mixer.logit_count(n)
-    symbols, tail = ("n, 2 + n", (n, 2 + n)) if per_stream else ("K", (count,))
-    if per_stream and count != n * (2 + n):
+    dynamic = count - mixer.static_logit_count(n)
+    symbols, tail = ("n, 2 + n", (n, 2 + n)) if per_stream else ("K", (dynamic,))
+    if per_stream and dynamic != n * (2 + n):
         fail(
             ValueError, op, "per_stream", f"a mixer with n*n = {n * n} logits",
-            f"mixer {mixer.name!r} with {mixer.logit_count(n)}",
+            f"mixer {mixer.name!r} with {dynamic - 2 * n}",
         )  # fmt: skip
     shape = logits.shape
     if shape[-len(tail) :] != tail:

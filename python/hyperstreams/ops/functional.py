@@ -160,7 +160,8 @@ def coefficients(
     ----------
     logits : ``[..., K]``, ``K = 2 n + mixer.logit_count(n)``; float32 or float64. With
         ``per_stream=True``: ``[..., n, 2 + n]``; row i holds stream i's read and write logits and
-        its weights to the n destinations (needs a mixer with n*n logits).
+        its weights to the n destinations (needs a mixer with n*n logits). The last
+        ``mixer.static_logit_count(n)`` of the K are left out: they are the bias alone.
     inv_rms : ``[...]`` (``[..., n]`` per stream) in the logits' dtype, or None for ones.
     alpha : ``[2 + number of the mixer's groups]`` in the logits' dtype.
     bias : ``[K]`` in the logits' dtype.
@@ -171,7 +172,8 @@ def coefficients(
     Returns
     -------
     h_pre, h_post, h_res : ``[..., n]``, ``[..., n]``, ``[..., n, n]`` (row j destination, column i
-        source) in the logits' dtype, contiguous; h_res is None where the mixer is the identity.
+        source) in the logits' dtype, contiguous; h_res is None where the mixer is the identity,
+        and static ``[n, n]`` where all of the mixer's logits are.
 
     A mixer without ``fused_map`` runs its own PyTorch ``map``: that is no fallback.
     Raises ValueError for shapes, devices and settings that do not fit, TypeError for dtypes.

@@ -108,7 +108,8 @@ def coefficients(
 
     ``z = logits * inv_rms``; order of the ``K`` logits: read ``n``, write ``n``, then the mixer's
     own, in groups of ``group_sizes``. ``alpha [2 + len(group_sizes)]`` holds one scale per group,
-    ``bias [K]``. The mixer's logits pass ``mix_activation`` and then ``mixer_map``.
+    ``bias [K]``. The mixer's logits pass ``mix_activation`` and then ``mixer_map``. A bias longer
+    than K ends in the mixer's static logits, whose z is 0; when it has no others, h_res is static.
     ``per_stream=True``: ``logits [..., n, 2 + n]`` and ``inv_rms [..., n]`` come from one norm and
     one projection per stream (HC, 2409.19606) and pass :func:`joint_logits` first.
     mHC, 2512.24880 eq. 16-19.
@@ -118,12 +119,21 @@ def coefficients(
     if per_stream:
         z = joint_logits(z, n)
     sizes = torch.tensor((n, n, *group_sizes), device=alpha.device)
-    scale = alpha.repeat_interleave(sizes, output_size=2 * n + sum(group_sizes))
-    scales, biases, zs = (t.split([n, n, sum(group_sizes)], dim=-1) for t in (scale, bias, z))
+    dynamic = 2 * n + sum(group_sizes)
+    scale = alpha.repeat_interleave(sizes, output_size=dynamic)
+    static = bias[dynamic:]
+    parts = [n, n, sum(group_sizes)]
+    scales, biases, zs = (t.split(parts, dim=-1) for t in (scale, bias[:dynamic], z))
     h_pre = activate(zs[0], scales[0], biases[0], read_activation)
     h_post = activate(zs[1], scales[1], biases[1], write_activation)
-    h_res = mixer_map(activate(zs[2], scales[2], biases[2], mix_activation))
-    return h_pre, h_post, h_res
+    mix = activate(zs[2], scales[2], biases[2], mix_activation)
+    if static.shape[-1]:
+        zero = torch.zeros_like(static)
+        static = activate(zero, zero, static, mix_activation)
+        if mix.shape[-1]:
+            static = torch.cat([mix, static.expand(*mix.shape[:-1], -1)], dim=-1)
+        mix = static
+    return h_pre, h_post, mixer_map(mix)
 
 
 def expand(
