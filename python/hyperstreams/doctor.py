@@ -55,7 +55,7 @@ def cases(n: int, generator: torch.Generator) -> Iterator[Case]:
     yield Case("project", (x, random(2 * n + 3, n * WIDTH), random(n * WIDTH)), ops.project)
     for name in sorted(MIXERS):
         mixer = get_mixer(name)
-        if n > mixer.max_streams:
+        if n > mixer.max_streams or mixer.fused_map_for(n) is None:
             continue
         groups = 2 + len(mixer.group_sizes(n))
         count = 2 * n + mixer.logit_count(n)

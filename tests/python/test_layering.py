@@ -41,7 +41,7 @@ PYTHON = {
     ".ops.settings": [],
     ".ops.reference": ["torch", ".ops.settings"],
     ".ops.reference_stats": ["torch", ".ops.reference", ".ops.settings"],
-    ".ops._validate": ["torch", ".mixers"],
+    ".ops._validate": ["torch", ".mixers", ".ops.settings"],
     ".ops._batching": ["torch"],
     ".ops._backend": ["torch", "._library"],
     ".ops._register": ["torch", ".ops._backend", ".ops._batching"],

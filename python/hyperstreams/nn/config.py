@@ -23,6 +23,7 @@ class ConnectionConfig:
         alone (HC); ``"none"``: no controller, static coefficients.
     norm_weight : the RMS norm has a learned weight, initially 1.
     eps, eps_position : of the RMS norm; see ``ops.project``.
+    centred : subtract the mean first, which makes it a LayerNorm.
     read_activation, write_activation, mix_activation : logits to coefficients.
     alpha_groups : index of the scale that read, write and each mixer group use; None: one each.
     alpha : initial value of the scales.
@@ -43,6 +44,7 @@ class ConnectionConfig:
     norm_weight: bool = False
     eps: float = 1e-6
     eps_position: EpsPosition = "inside"
+    centred: bool = False
     read_activation: Activation = READ_ACTIVATION
     write_activation: Activation = WRITE_ACTIVATION
     mix_activation: Activation = MIX_ACTIVATION
@@ -60,6 +62,17 @@ class ConnectionConfig:
         check_choice(where, "norm", self.norm, ("all", "per_stream", "none"))
         check_choice(where, "eps_position", self.eps_position, ("inside", "outside", "floor"))
         check_choice(where, "designate", self.designate, DESIGNATION_SCHEMES)
+        if self.mix_activation.is_softmax:
+            raise ValueError(
+                f"{where}: mix_activation: expected an elementwise one (mixer 'row_softmax' is a "
+                f"softmax), got {self.mix_activation.kind!r}"
+            )
+        matrices = {self.read_activation.kind, self.write_activation.kind}
+        if self.norm == "per_stream" and matrices & {"row_softmax_mean", "column_softmax_sum"}:
+            raise ValueError(
+                f"{where}: norm: 'per_stream' gives one logit per stream for reading and writing, "
+                "but these activations take n*n; expected 'all' or 'none'"
+            )
         if self.phi_init != "xavier" and not (
             isinstance(self.phi_init, int | float) and self.phi_init >= 0
         ):
@@ -72,6 +85,11 @@ class ConnectionConfig:
                 f"{where}: mixer: norm 'per_stream' gives logits with destinations as rows; "
                 "expected orientation='destination_rows', got 'source_rows'"
             )
+
+    def logit_count(self, n: int) -> int:
+        """Length K of the bias: read, write and mixer logits."""
+        ends = (self.read_activation, self.write_activation)
+        return sum(end.logit_count(n) for end in ends) + self.mixer.logit_count(n)
 
     def check(self, n_streams: int) -> None:
         """Raise ValueError when this connection does not exist for ``n_streams`` streams."""

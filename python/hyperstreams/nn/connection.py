@@ -62,7 +62,7 @@ class Connection(FullPrecisionModule):
         self.designate = config.designate if designate == "default" else designate
         factory: dict[str, Any] = {"device": device, "dtype": full_precision(dtype)}
         groups = 2 + len(config.mixer.group_sizes(n_streams))
-        logits = 2 * n_streams + config.mixer.logit_count(n_streams)
+        logits = config.logit_count(n_streams)
         dynamic = logits - config.mixer.static_logit_count(n_streams)
 
         def parameter(*shape: int) -> nn.Parameter:
@@ -96,6 +96,7 @@ class Connection(FullPrecisionModule):
             "per_stream": config.norm == "per_stream",
             "eps": config.eps,
             "eps_position": config.eps_position,
+            "centred": config.centred,
         }
         if not self.bias.is_meta:
             self.reset_parameters(generator=generator)
@@ -111,6 +112,9 @@ class Connection(FullPrecisionModule):
             stream_bias(n, others=others, designated=designated, stream=stream)
             for others, designated in (config.read_bias, config.write_bias)
         )
+        # Where the logits are a matrix: one row for every mean, one column for every copy.
+        read = read.repeat(config.read_activation.logit_count(n) // n)
+        write = write.repeat_interleave(config.write_activation.logit_count(n) // n)
         self.bias.copy_(torch.cat([read, write, config.mixer.initial_logits(n)]))
         self.designated_stream.fill_(stream)
         if self.phi is not None:

@@ -28,6 +28,7 @@ def boundary(
     per_stream: bool = False,
     eps: float = 1e-6,
     eps_position: str = "inside",
+    centred: bool = False,
     write_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Finish the last site's write and start the next site, as one op.
@@ -44,6 +45,8 @@ def boundary(
     alpha, bias, n_streams, mixer, read_activation, write_activation, mix_activation, per_stream :
         the next site's coefficients, see :func:`coefficients`. ``per_stream=True`` normalises and
         projects each stream on its own: ``phi [2 + n, C]``, ``norm_weight [C]``.
+    centred : the controller subtracts the mean of what it normalises: a LayerNorm instead of an
+        RMS norm, by one more pass over x in PyTorch.
 
     Returns
     -------
@@ -63,6 +66,9 @@ def boundary(
         inv_rms, per_stream = None, False
     else:
         source = x.unsqueeze(-2) if per_stream else x
+        if centred:
+            source = source.to(phi.dtype)
+            source = source - source.mean(dim=(-2, -1), keepdim=True)
         logits, inv_rms = project(source, phi, norm_weight, eps=eps, eps_position=eps_position)
     h_pre, next_post, next_res = coefficients(
         logits,

@@ -46,9 +46,11 @@ def coefficient_settings(
     sizes = mixer.group_sizes(n_streams)
     fused_map = mixer.fused_map_for(n_streams)
     static = mixer.static_logit_count(n_streams)
+    activations = (read_activation, write_activation, mix_activation)
     if fused_map not in MAPS or len(sizes) > _MAX_GROUPS or static:
         return None
-    activations = (read_activation, write_activation, mix_activation)
+    if any(activation.is_softmax for activation in activations):
+        return None
     map_integers, map_floats = mixer.fused_settings(n_streams)
     settings = (
         int(per_stream),

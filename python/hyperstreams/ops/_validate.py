@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..mixers import Mixer
+from .settings import Activation
 
 MAX_STREAMS = 16
 COEFFICIENT_DTYPE = {
@@ -150,11 +151,17 @@ def check_coefficients(
     bias: Tensor,
     n: int,
     mixer: Mixer,
+    activations: tuple[Activation, Activation, Activation],
     per_stream: bool,
 ) -> None:
     """Logits and the parameters that turn them into coefficients."""
     check_n_streams(op, n)
     mixer.check(n)
+    if activations[2].is_softmax:
+        fail(
+            ValueError, op, "mix_activation",
+            "an elementwise one (mixer 'row_softmax' is a softmax)", repr(activations[2].kind),
+        )  # fmt: skip
     if not isinstance(logits, Tensor):
         fail(TypeError, op, "logits", "a torch.Tensor", type(logits).__name__)
     if logits.dtype not in (torch.float32, torch.float64):
@@ -162,9 +169,15 @@ def check_coefficients(
             TypeError, op, "logits", "float32 or float64",
             f"{_short(logits.dtype)}: call logits.float()",
         )  # fmt: skip
-    count = 2 * n + mixer.logit_count(n)
+    ends = sum(activation.logit_count(n) for activation in activations[:2])
+    count = ends + mixer.logit_count(n)
     dynamic = count - mixer.static_logit_count(n)
     symbols, tail = ("n, 2 + n", (n, 2 + n)) if per_stream else ("K", (dynamic,))
+    if per_stream and ends != 2 * n:
+        fail(
+            ValueError, op, "per_stream", "read and write activations with n logits",
+            f"{activations[0].kind!r} and {activations[1].kind!r}",
+        )  # fmt: skip
     if per_stream and dynamic != n * (2 + n):
         fail(
             ValueError, op, "per_stream", f"a mixer with n*n = {n * n} logits",

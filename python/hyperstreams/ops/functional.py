@@ -167,7 +167,8 @@ def coefficients(
     bias : ``[K]`` in the logits' dtype.
     n_streams : n, 1 to 16 and within the mixer's own range.
     mixer : a name in :data:`hyperstreams.mixers.MIXERS` or a :class:`~hyperstreams.mixers.Mixer`.
-    read_activation, write_activation, mix_activation : see :class:`Activation`.
+    read_activation, write_activation, mix_activation : see :class:`Activation`. Those that take
+        n*n logits for reading or writing take so many of the K, in place of n.
 
     Returns
     -------
@@ -175,22 +176,19 @@ def coefficients(
         source) in the logits' dtype, contiguous; h_res is None where the mixer is the identity,
         and static ``[n, n]`` where all of the mixer's logits are.
 
-    A mixer without ``fused_map`` runs its own PyTorch ``map``: that is no fallback.
+    A mixer without ``fused_map`` runs its own PyTorch ``map``, and a softmax for reading or writing
+    runs all in PyTorch: that is no fallback.
     Raises ValueError for shapes, devices and settings that do not fit, TypeError for dtypes.
     Equivalent to :func:`hyperstreams.ops.reference.coefficients`, a few lines of PyTorch.
     Source: mHC, 2512.24880, eq. 16-19; Hyper-Connections, 2409.19606 (``per_stream``).
     """
     chosen = get_mixer(mixer)
-    check_coefficients("coefficients", logits, inv_rms, alpha, bias, n_streams, chosen, per_stream)
-    inputs = (logits, inv_rms, alpha, bias)
-    settings = (
-        chosen,
-        n_streams,
-        read_activation,
-        write_activation,
-        mix_activation,
-        per_stream,
+    activations = (read_activation, write_activation, mix_activation)
+    check_coefficients(
+        "coefficients", logits, inv_rms, alpha, bias, n_streams, chosen, activations, per_stream
     )
+    inputs = (logits, inv_rms, alpha, bias)
+    settings = (chosen, n_streams, *activations, per_stream)
     encoded = _coefficients.encode(*settings)
     if encoded is None or not use_fused("coefficients", logits):
         return without_autocast(_coefficients.by_reference, *inputs, *settings)

@@ -8,6 +8,7 @@ Everything is accumulated in float32 (float64 for float64 streams) and rounded o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -70,9 +71,24 @@ def project(
     return logits, inv_rms
 
 
+def _square(v: Tensor) -> Tensor:
+    n = math.isqrt(v.shape[-1])
+    return v.unflatten(-1, (n, n))
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda v: v,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softmax": lambda v: torch.softmax(v, dim=-1),
+    "row_softmax_mean": lambda v: torch.softmax(_square(v), dim=-1).mean(dim=-2),
+    "column_softmax_sum": lambda v: torch.softmax(_square(v), dim=-2).sum(dim=-1),
+}
+
+
 def activate(z: Tensor, alpha: Tensor, bias: Tensor, activation: Activation) -> Tensor:
-    """The elementwise stage of :func:`coefficients`; see :class:`Activation`."""
-    act = {"none": lambda v: v, "sigmoid": torch.sigmoid, "tanh": torch.tanh}[activation.kind]
+    """The first stage of :func:`coefficients`; see :class:`Activation`."""
+    act = _ACTIVATIONS[activation.kind]
     if activation.form == "inside":
         h = act(alpha * z + bias)
     else:
@@ -118,11 +134,11 @@ def coefficients(
     z = logits if inv_rms is None else logits * inv_rms.unsqueeze(-1)
     if per_stream:
         z = joint_logits(z, n)
-    sizes = torch.tensor((n, n, *group_sizes), device=alpha.device)
-    dynamic = 2 * n + sum(group_sizes)
+    parts = [read_activation.logit_count(n), write_activation.logit_count(n), sum(group_sizes)]
+    sizes = torch.tensor((*parts[:2], *group_sizes), device=alpha.device)
+    dynamic = sum(parts)
     scale = alpha.repeat_interleave(sizes, output_size=dynamic)
     static = bias[dynamic:]
-    parts = [n, n, sum(group_sizes)]
     scales, biases, zs = (t.split(parts, dim=-1) for t in (scale, bias[:dynamic], z))
     h_pre = activate(zs[0], scales[0], biases[0], read_activation)
     h_post = activate(zs[1], scales[1], biases[1], write_activation)
