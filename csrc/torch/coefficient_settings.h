@@ -15,7 +15,7 @@ inline CoefficientSettings coefficient_settings(int64_t n_streams, int64_t map,
                                                 const std::vector<double>& constants,
                                                 const char* op) {
   CoefficientSettings s = {};
-  STD_TORCH_CHECK(n_streams >= 1 && n_streams <= kMaxStreams && map >= 0 && map <= 3, op,
+  STD_TORCH_CHECK(n_streams >= 1 && n_streams <= kMaxStreams && map >= 0 && map <= 6, op,
                   ": unknown map or n_streams out of range");
   s.n_streams = static_cast<int>(n_streams);
   s.map = static_cast<MapKind>(map);
@@ -28,15 +28,23 @@ inline CoefficientSettings coefficient_settings(int64_t n_streams, int64_t map,
     *stages[k] = {static_cast<ActivationKind>(settings[1 + 2 * k]), settings[2 + 2 * k] != 0,
                   constants[2 * k], constants[2 * k + 1]};
   }
-  const int mix_logits = mix_logit_count(s.map, s.n_streams);
-  STD_TORCH_CHECK(mix_logits >= 0, op, ": the mixer does not exist for n_streams ", n_streams);
-  STD_TORCH_CHECK(!s.per_stream || mix_logits == s.n_streams * s.n_streams, op,
-                  ": per_stream needs n * n mixer logits");
   const size_t groups = static_cast<size_t>(settings[7]);
   STD_TORCH_CHECK(settings[7] >= 0 && settings[7] <= kMaxMixGroups &&
                       settings.size() >= 8 + groups && settings.size() <= 16 + groups &&
                       constants.size() <= 10,
                   op, ": malformed settings");
+  for (size_t k = 8 + groups; k < settings.size(); ++k) {
+    s.map_settings.ints[k - 8 - groups] = static_cast<int>(settings[k]);
+  }
+  for (size_t k = 6; k < constants.size(); ++k) s.map_settings.floats[k - 6] = constants[k];
+  const MapSettings& m = s.map_settings;
+  STD_TORCH_CHECK(
+      s.map != MapKind::kSinkhorn || (m.ints[0] >= 1 && m.ints[0] <= 1000000 && m.floats[1] > 0),
+      op, ": sinkhorn needs 1 to 1000000 iterations and temperature > 0");
+  const int mix_logits = mix_logit_count(s.map, m, s.n_streams);
+  STD_TORCH_CHECK(mix_logits >= 0, op, ": the mixer does not exist for n_streams ", n_streams);
+  STD_TORCH_CHECK(!s.per_stream || mix_logits == s.n_streams * s.n_streams, op,
+                  ": per_stream needs n * n mixer logits");
   s.mix_groups = static_cast<int>(groups);
   int64_t grouped = 0;
   for (size_t g = 0; g < groups; ++g) {
@@ -46,14 +54,6 @@ inline CoefficientSettings coefficient_settings(int64_t n_streams, int64_t map,
     grouped += settings[8 + g];
   }
   STD_TORCH_CHECK(grouped == mix_logits, op, ": group sizes must add up to ", mix_logits);
-  for (size_t k = 8 + groups; k < settings.size(); ++k) {
-    s.map_settings.ints[k - 8 - groups] = static_cast<int>(settings[k]);
-  }
-  for (size_t k = 6; k < constants.size(); ++k) s.map_settings.floats[k - 6] = constants[k];
-  const MapSettings& m = s.map_settings;
-  STD_TORCH_CHECK(
-      s.map != MapKind::kSinkhorn || (m.ints[0] >= 1 && m.ints[0] <= 1000000 && m.floats[1] > 0),
-      op, ": sinkhorn needs 1 to 1000000 iterations and temperature > 0");
   return s;
 }
 

@@ -13,7 +13,8 @@ namespace {
 int64_t checked_rank(const Tensor& logits, const std::optional<Tensor>& inv_rms,
                      const CoefficientSettings& s, const char* op) {
   const int64_t n = s.n_streams, rank = s.per_stream ? 2 : 1, dim = logits.dim();
-  const int64_t last = s.per_stream ? 2 + n : 2 * n + mix_logit_count(s.map, s.n_streams);
+  const int64_t last =
+      s.per_stream ? 2 + n : 2 * n + mix_logit_count(s.map, s.map_settings, s.n_streams);
   STD_TORCH_CHECK(
       dim >= rank && logits.size(dim - 1) == last && (!s.per_stream || logits.size(dim - 2) == n),
       op, ": logits: expected a last axis of ", last,
@@ -39,7 +40,7 @@ struct Controller {
   Controller(const Tensor& z, const std::optional<Tensor>& rms, const Tensor& scale,
              const Tensor& offset, const CoefficientSettings& s, const char* op)
       : rank(checked_rank(z, rms, s, op)),
-        logit_count(2 * s.n_streams + mix_logit_count(s.map, s.n_streams)),
+        logit_count(2 * s.n_streams + mix_logit_count(s.map, s.map_settings, s.n_streams)),
         tokens(z.numel() / logit_count),
         dtype(z.scalar_type() == ScalarType::Double ? DType::kFloat64 : DType::kFloat32),
         type(coefficient_type(dtype)),

@@ -74,6 +74,88 @@ inline Values define_permutation(const MapSettings& s, int n, const Values& logi
   return h;
 }
 
+/// The entry of a Kronecker product is the product of the factors' entries at the digits of its row
+/// and column, most significant first.
+inline Values define_kronecker(const MapSettings& s, int n, const Values& logits) {
+  Values h(static_cast<size_t>(n * n), 1.0);
+  int first = 0, block = n;
+  for (int k = 1; k < 8 && s.ints[k] != 0; ++k) {
+    const int size = s.ints[k];
+    int count = 1;
+    for (int i = 2; i <= size; ++i) count *= i;
+    const Values own(logits.begin() + first, logits.begin() + first + count);
+    const Values u = define_permutation({{s.ints[0]}, {}}, size, own);
+    block /= size;
+    for (int j = 0; j < n; ++j) {
+      for (int i = 0; i < n; ++i) h[j * n + i] *= u[j / block % size * size + i / block % size];
+    }
+    first += count;
+  }
+  return h;
+}
+
+/// (I + A)^-1 (I - A) by Gauss-Jordan elimination; I + A needs no pivots when A is skew.
+inline Values define_cayley(double gamma, int m, const double* logits) {
+  Values left(static_cast<size_t>(m * m), 0.0), right(left);
+  for (int r = 0, k = 0; r < m; ++r) {
+    left[r * m + r] = right[r * m + r] = 1;
+    for (int c = r + 1; c < m; ++c, ++k) {
+      const double angle = gamma * std::tanh(logits[k]);
+      left[r * m + c] = right[c * m + r] = angle;
+      left[c * m + r] = right[r * m + c] = -angle;
+    }
+  }
+  for (int p = 0; p < m; ++p) {
+    const double pivot = left[p * m + p];
+    for (int c = 0; c < m; ++c) left[p * m + c] /= pivot, right[p * m + c] /= pivot;
+    for (int r = 0; r < m; ++r) {
+      const double factor = left[r * m + p];
+      for (int c = 0; r != p && c < m; ++c) {
+        left[r * m + c] -= factor * left[p * m + c];
+        right[r * m + c] -= factor * right[p * m + c];
+      }
+    }
+  }
+  return right;
+}
+
+inline Values define_spectral(const MapSettings& s, int n, const Values& logits) {
+  const int m = n - 1, angles = m * (m - 1) / 2;
+  const Values u = define_cayley(s.floats[0], m, logits.data());
+  const Values v = define_cayley(s.floats[1], m, logits.data() + angles);
+  const auto helmert = [](int r, int i) {
+    return (r <= i ? 1.0 : r == i + 1 ? -(i + 1.0) : 0.0) / std::sqrt((i + 1.0) * (i + 2.0));
+  };
+  Values h(static_cast<size_t>(n * n), 1.0 / n);
+  for (int j = 0; j < n; ++j) {
+    for (int i = 0; i < n; ++i) {
+      for (int a = 0; a < m; ++a) {
+        for (int b = 0; b < m; ++b) {
+          double e = 0;
+          for (int k = 0; k < m; ++k) {
+            e += u[a * m + k] * std::tanh(logits[2 * angles + k]) * v[b * m + k];
+          }
+          h[j * n + i] += helmert(j, a) * e * helmert(i, b);
+        }
+      }
+    }
+  }
+  return h;
+}
+
+inline Values define_circulant(const MapSettings& s, int n, const Values& logits) {
+  const double total = log_sum_exp(logits, 0, 1, n);
+  Values h(static_cast<size_t>(n * n));
+  for (int r = 0; r < n; ++r) {
+    for (int k = 0; k < n; ++k) {
+      const int c = (r + k) % n;
+      h[s.ints[0] ? c * n + r : r * n + c] =
+          (k == 0 ? 1 - s.floats[0] : 0) + s.floats[0] * std::exp(logits[k] - total);
+    }
+  }
+  return h;
+}
+
 inline Values define_map(MapKind map, const MapSettings& s, int n, const Values& logits) {
   switch (map) {
     case MapKind::kIdentity:
@@ -84,6 +166,12 @@ inline Values define_map(MapKind map, const MapSettings& s, int n, const Values&
       return define_sinkhorn(s, n, logits);
     case MapKind::kPermutation:
       return define_permutation(s, n, logits);
+    case MapKind::kKronecker:
+      return define_kronecker(s, n, logits);
+    case MapKind::kSpectral:
+      return define_spectral(s, n, logits);
+    case MapKind::kCirculant:
+      return define_circulant(s, n, logits);
   }
   return {};
 }

@@ -15,7 +15,7 @@ CoefficientSettings settings(int n, MapKind map, const MapSettings& map_settings
   s.n_streams = n;
   s.map = map;
   s.map_settings = map_settings;
-  const int mix = mix_logit_count(map, n);
+  const int mix = mix_logit_count(map, map_settings, n);
   s.per_stream = variant == 2 && mix == n * n;
   s.mix_groups = mix == 0 ? 0 : mix == 1 ? 1 : 2;
   s.mix_group_sizes[0] = mix == 1 ? 1 : mix / 2;
@@ -36,6 +36,15 @@ CoefficientSettings settings(int n, MapKind map, const MapSettings& map_settings
   return s;
 }
 
+/// Factors of 2, but 4 x 2 for n = 8; n itself when it is odd.
+MapSettings kronecker(int n, bool source_rows) {
+  if (n == 8) return {{source_rows, 4, 2}, {}};
+  if (n % 2 == 1) return {{source_rows, n == 1 ? 0 : n}, {}};
+  MapSettings s = {{source_rows}, {}};
+  for (int k = 1; n > 1; n /= 2) s.ints[k++] = 2;
+  return s;
+}
+
 std::vector<CoefficientSettings> all_settings() {
   const MapSettings exp_start = {{20, 0, 0, 0}, {0, 1}};
   const MapSettings softmax_start = {{6, 1, 1, 1}, {1e-6, 0.7}};
@@ -49,6 +58,9 @@ std::vector<CoefficientSettings> all_settings() {
       all.push_back(settings(n, MapKind::kSinkhorn, softmax_start, variant));
       all.push_back(settings(n, MapKind::kSinkhorn, with_eps, variant));
       if (n <= 5) all.push_back(settings(n, MapKind::kPermutation, {{variant == 1}, {}}, variant));
+      if (n <= 4) all.push_back(settings(n, MapKind::kSpectral, {{}, {1.0, 0.7}}, variant));
+      all.push_back(settings(n, MapKind::kCirculant, {{variant == 1}, {0.25}}, variant));
+      all.push_back(settings(n, MapKind::kKronecker, kronecker(n, variant == 1), variant));
     }
   }
   return all;
@@ -69,7 +81,7 @@ struct Problem {
       : s(settings),
         tokens(count),
         n(s.n_streams),
-        logit_count(2 * n + mix_logit_count(s.map, n)),
+        logit_count(2 * n + mix_logit_count(s.map, s.map_settings, n)),
         rms_count(s.per_stream ? n : 1),
         parameters(2 + s.mix_groups),
         h_res_count(s.map == MapKind::kIdentity ? 0 : n * n),
@@ -334,11 +346,16 @@ TEST(Coefficients, NaNStaysInItsToken) {
 }
 
 TEST(Coefficients, MapsThatDoNotExistHaveNoLogits) {
-  EXPECT_EQ(mix_logit_count(MapKind::kIdentity, 16), 0);
-  EXPECT_EQ(mix_logit_count(MapKind::kSinkhorn, 16), 256);
-  EXPECT_EQ(mix_logit_count(MapKind::kPermutation, 5), 120);
-  EXPECT_EQ(mix_logit_count(MapKind::kPermutation, 6), -1);
-  EXPECT_EQ(mix_logit_count(MapKind::kFree, 17), -1);
+  EXPECT_EQ(mix_logit_count(MapKind::kIdentity, {}, 16), 0);
+  EXPECT_EQ(mix_logit_count(MapKind::kSinkhorn, {}, 16), 256);
+  EXPECT_EQ(mix_logit_count(MapKind::kPermutation, {}, 5), 120);
+  EXPECT_EQ(mix_logit_count(MapKind::kPermutation, {}, 6), -1);
+  EXPECT_EQ(mix_logit_count(MapKind::kFree, {}, 17), -1);
+  EXPECT_EQ(mix_logit_count(MapKind::kKronecker, {{0, 2, 3}, {}}, 6), 8);
+  EXPECT_EQ(mix_logit_count(MapKind::kKronecker, {{0, 2, 3}, {}}, 12), -1);
+  EXPECT_EQ(mix_logit_count(MapKind::kSpectral, {}, 4), 9);
+  EXPECT_EQ(mix_logit_count(MapKind::kSpectral, {}, 5), -1);
+  EXPECT_EQ(mix_logit_count(MapKind::kCirculant, {}, 16), 16);
 }
 
 }  // namespace

@@ -1,9 +1,12 @@
 // The maps on plain numbers: one token per thread, as a GPU runs them.
 #include <gtest/gtest.h>
 
+#include "hyperstreams/maps/circulant.h"
 #include "hyperstreams/maps/free.h"
+#include "hyperstreams/maps/kronecker.h"
 #include "hyperstreams/maps/permutation.h"
 #include "hyperstreams/maps/sinkhorn.h"
+#include "hyperstreams/maps/spectral.h"
 #include "kernel_testing.h"
 #include "mixer_definitions.h"
 
@@ -185,6 +188,103 @@ TEST(Permutation, TableIsLexicographicWithTheIdentityFirst) {
   for (int k = 0; k < 120; ++k) {
     for (int r = 0; r < 5; ++r) ASSERT_EQ(table.column[k][r], expected[r]) << k;
     std::next_permutation(expected.begin(), expected.end());
+  }
+}
+
+template <int kN>
+void check_kronecker(const std::vector<int>& factors) {
+  int n = 1;
+  MapSettings s = {};
+  for (size_t k = 0; k < factors.size(); ++k) {
+    s.ints[1 + k] = factors[k];
+    n *= factors[k];
+  }
+  for (const int source_rows : {0, 1}) {
+    s.ints[0] = source_rows;
+    const int count = maps::Kronecker::logit_count(s, n);
+    SCOPED_TRACE(::testing::Message() << "n=" << n << " kN=" << kN << " first factor " << s.ints[1]
+                                      << " source_rows=" << source_rows);
+    for (const double scale : {2.0, 100.0, 0.0}) {
+      const Values logits = normal_logits(count, scale, 40 + n);
+      check<maps::Kronecker, kN, double>(MapKind::kKronecker, s, n, logits, 1e-11);
+      check<maps::Kronecker, kN, float>(MapKind::kKronecker, s, n, logits, 1e-5);
+    }
+  }
+}
+
+TEST(Kronecker, EveryFactorisationEqualsItsDefinition) {
+  for (const auto& factors : std::vector<std::vector<int>>{{},
+                                                           {2},
+                                                           {3},
+                                                           {4},
+                                                           {5},
+                                                           {2, 2},
+                                                           {2, 3},
+                                                           {3, 2},
+                                                           {2, 4},
+                                                           {4, 2},
+                                                           {3, 3},
+                                                           {2, 5},
+                                                           {3, 4},
+                                                           {2, 3, 2},
+                                                           {2, 2, 2, 2},
+                                                           {5, 3},
+                                                           {4, 4},
+                                                           {2, 2, 4},
+                                                           {2, 2, 2}}) {
+    check_kronecker<0>(factors);
+  }
+  check_kronecker<1>({});
+  check_kronecker<2>({2});
+  check_kronecker<3>({3});
+  check_kronecker<4>({2, 2});
+  check_kronecker<4>({4});
+  check_kronecker<8>({2, 2, 2});
+  check_kronecker<8>({2, 4});
+}
+
+TEST(Kronecker, WrongFactorisationsDoNotExist) {
+  const auto count = [](const MapSettings& s, int n) { return maps::Kronecker::logit_count(s, n); };
+  EXPECT_EQ(count({{0, 2, 3}, {}}, 6), 8);
+  EXPECT_EQ(count({{0, 2, 3}, {}}, 5), -1);
+  EXPECT_EQ(count({{0, 7}, {}}, 7), -1);
+  EXPECT_EQ(count({{0, 1, 4}, {}}, 4), -1);
+  EXPECT_EQ(count({{0, -2, -2}, {}}, 4), -1);
+  EXPECT_EQ(count({}, 2), -1);
+}
+
+template <int kN>
+void check_spectral() {
+  for (const double gamma : {1.0, 2.5, 0.0}) {
+    const MapSettings s = {{}, {gamma, 1.0 + gamma / 2}};
+    const int count = (kN - 1) * (kN - 1);
+    SCOPED_TRACE(::testing::Message() << "n=" << kN << " gamma=" << gamma);
+    for (const double scale : {1.0, 4.0, 50.0, 0.0}) {
+      const Values logits = normal_logits(count, scale, 60 + kN);
+      check<maps::Spectral, kN, double>(MapKind::kSpectral, s, kN, logits, 1e-12);
+      check<maps::Spectral, kN, float>(MapKind::kSpectral, s, kN, logits, 2e-6);
+    }
+  }
+}
+
+TEST(Spectral, EqualsItsDefinition) {
+  check_spectral<1>();
+  check_spectral<2>();
+  check_spectral<3>();
+  check_spectral<4>();
+}
+
+TEST(Circulant, EqualsItsDefinition) {
+  for (const int source_rows : {0, 1}) {
+    for (const double gamma : {1.0, 0.25, 0.0}) {
+      const MapSettings s = {{source_rows}, {gamma}};
+      SCOPED_TRACE(::testing::Message() << "gamma=" << gamma << " source_rows=" << source_rows);
+      for (int n = 1; n <= 16; ++n) {
+        check<maps::Circulant, 0, double>(MapKind::kCirculant, s, n, normal_logits(n, 3, n), 1e-12);
+      }
+      check<maps::Circulant, 4, float>(MapKind::kCirculant, s, 4, normal_logits(4, 3, 5), 1e-6);
+      check<maps::Circulant, 8, float>(MapKind::kCirculant, s, 8, normal_logits(8, 50, 5), 1e-6);
+    }
   }
 }
 

@@ -41,7 +41,7 @@ struct CoefficientSettings {
 };
 
 /// Number of mixer logits of a map for n streams; -1 where the map does not exist.
-int mix_logit_count(MapKind map, int n_streams);
+int mix_logit_count(MapKind map, const MapSettings& settings, int n_streams);
 
 /// Largest number of logits: n = kMaxStreams with n*n mixer logits.
 constexpr int kMaxLogits = 2 * kMaxStreams + kMaxStreams * kMaxStreams;

@@ -36,7 +36,7 @@ struct CoefficientPlan {
 
   CoefficientPlan(const CoefficientSettings& s, const void* alpha, const void* bias_data)
       : n(s.n_streams),
-        logits(2 * n + mix_logit_count(s.map, n)),
+        logits(2 * n + mix_logit_count(s.map, s.map_settings, n)),
         groups(2 + s.mix_groups),
         rms(s.per_stream ? s.n_streams : 1),
         stages{{&s.read, 0, n}, {&s.write, n, 2 * n}, {&s.mix, 2 * n, logits}},

@@ -2,10 +2,13 @@
 #include "map_functions.h"
 
 #include "hyperstreams/coefficients.h"
+#include "hyperstreams/maps/circulant.h"
 #include "hyperstreams/maps/free.h"
 #include "hyperstreams/maps/identity.h"
+#include "hyperstreams/maps/kronecker.h"
 #include "hyperstreams/maps/permutation.h"
 #include "hyperstreams/maps/sinkhorn.h"
+#include "hyperstreams/maps/spectral.h"
 
 namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE {
 namespace {
@@ -25,6 +28,15 @@ void find(const MapSettings& settings, int n, MapKind map, MapFunctions<T>* func
     case MapKind::kPermutation:
       find_permutation(settings, n, functions);
       break;
+    case MapKind::kKronecker:
+      find_kronecker(settings, n, functions);
+      break;
+    case MapKind::kSpectral:
+      find_spectral(settings, n, functions);
+      break;
+    case MapKind::kCirculant:
+      find_circulant(settings, n, functions);
+      break;
   }
 }
 
@@ -43,19 +55,24 @@ void find_map(const MapSettings& settings, int n, MapKind map, MapFunctions<doub
 #ifdef HYPERSTREAMS_ISA_IS_BASE
 namespace hyperstreams {
 
-int mix_logit_count(MapKind map, int n_streams) {
-  const bool exists = n_streams >= 1 && n_streams <= kMaxStreams;
+int mix_logit_count(MapKind map, const MapSettings& settings, int n_streams) {
+  if (n_streams < 1 || n_streams > kMaxStreams) return -1;
   switch (map) {
     case MapKind::kIdentity:
-      return exists ? maps::Identity::logit_count(n_streams) : -1;
+      return maps::Identity::logit_count(n_streams);
     case MapKind::kFree:
-      return exists ? maps::Free::logit_count(n_streams) : -1;
+      return maps::Free::logit_count(n_streams);
     case MapKind::kSinkhorn:
-      return exists ? maps::Sinkhorn::logit_count(n_streams) : -1;
+      return maps::Sinkhorn::logit_count(n_streams);
     case MapKind::kPermutation:
-      return exists && n_streams <= maps::kMaxPermutationStreams
-                 ? maps::Permutation::logit_count(n_streams)
-                 : -1;
+      return n_streams <= maps::kMaxPermutationStreams ? maps::Permutation::logit_count(n_streams)
+                                                       : -1;
+    case MapKind::kKronecker:
+      return maps::Kronecker::logit_count(settings, n_streams);
+    case MapKind::kSpectral:
+      return n_streams <= maps::kMaxSpectralStreams ? maps::Spectral::logit_count(n_streams) : -1;
+    case MapKind::kCirculant:
+      return maps::Circulant::logit_count(n_streams);
   }
   return -1;
 }

@@ -41,5 +41,11 @@ void find_sinkhorn(const MapSettings& settings, int n, MapFunctions<float>* func
 void find_sinkhorn(const MapSettings& settings, int n, MapFunctions<double>* functions);
 void find_permutation(const MapSettings& settings, int n, MapFunctions<float>* functions);
 void find_permutation(const MapSettings& settings, int n, MapFunctions<double>* functions);
+void find_kronecker(const MapSettings& settings, int n, MapFunctions<float>* functions);
+void find_kronecker(const MapSettings& settings, int n, MapFunctions<double>* functions);
+void find_spectral(const MapSettings& settings, int n, MapFunctions<float>* functions);
+void find_spectral(const MapSettings& settings, int n, MapFunctions<double>* functions);
+void find_circulant(const MapSettings& settings, int n, MapFunctions<float>* functions);
+void find_circulant(const MapSettings& settings, int n, MapFunctions<double>* functions);
 
 }  // namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE

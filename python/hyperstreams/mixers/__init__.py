@@ -7,15 +7,18 @@ from difflib import get_close_matches
 from .base import INVARIANTS, Mixer
 from .birkhoff_exact import BirkhoffExact
 from .cayley import Cayley
+from .circulant import Circulant
 from .dialects import DIALECTS, Dialect
 from .free import Free
 from .harmonized import Harmonized
 from .identity import Identity
+from .kronecker import Kronecker
 from .orthostochastic import Orthostochastic
 from .permutation import Permutation
 from .row_softmax import RowSoftmax
 from .sinkhorn import Sinkhorn
 from .sparse_selective import SparseSelective
+from .spectral import Spectral
 from .transport import Transport
 
 MIXERS: dict[str, type[Mixer]] = {
@@ -26,6 +29,9 @@ MIXERS: dict[str, type[Mixer]] = {
         Sinkhorn,
         BirkhoffExact,
         Permutation,
+        Kronecker,
+        Spectral,
+        Circulant,
         Orthostochastic,
         Transport,
         Cayley,
@@ -62,16 +68,19 @@ __all__ = [
     "MIXERS",
     "BirkhoffExact",
     "Cayley",
+    "Circulant",
     "Dialect",
     "Free",
     "Harmonized",
     "Identity",
+    "Kronecker",
     "Mixer",
     "Orthostochastic",
     "Permutation",
     "RowSoftmax",
     "Sinkhorn",
     "SparseSelective",
+    "Spectral",
     "Transport",
     "get_mixer",
     "register_mixer",

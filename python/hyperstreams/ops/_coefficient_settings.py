@@ -16,7 +16,15 @@ from typing import NamedTuple
 from ..mixers import Mixer
 from .settings import MIX_ACTIVATION, READ_ACTIVATION, WRITE_ACTIVATION, Activation
 
-MAPS = {"identity": 0, "free": 1, "sinkhorn": 2, "permutation": 3}
+MAPS = {
+    "identity": 0,
+    "free": 1,
+    "sinkhorn": 2,
+    "permutation": 3,
+    "kronecker": 4,
+    "spectral": 5,
+    "circulant": 6,
+}
 """Numbers of the maps that the kernels know, by ``Mixer.fused_map``."""
 
 _KINDS = {"none": 0, "sigmoid": 1, "tanh": 2}

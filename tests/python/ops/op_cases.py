@@ -8,7 +8,15 @@ from typing import Any
 
 import torch
 from hyperstreams import ops
-from hyperstreams.mixers import Mixer, Permutation, Sinkhorn, get_mixer
+from hyperstreams.mixers import (
+    Circulant,
+    Kronecker,
+    Mixer,
+    Permutation,
+    Sinkhorn,
+    Spectral,
+    get_mixer,
+)
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -48,10 +56,14 @@ def laid_out(value: Tensor, layout: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Case:
-    """One op on given arguments: tensors are differentiable unless they are None."""
+    """One op on given arguments: tensors are differentiable unless they are None.
+
+    ``roundings`` widens the error floor for longer chains of operations.
+    """
 
     function: Callable[..., Any]
     tensors: tuple[Tensor | None, ...]
+    roundings: int = 1
 
     def outputs(self, tensors: tuple[Tensor | None, ...], backend: str) -> tuple[Tensor, ...]:
         with ops.backend(backend):  # type: ignore[arg-type]
@@ -109,7 +121,8 @@ def check_against_float64(case: Case, generator: torch.Generator, roundings: int
                 assert got.is_contiguous(), name
             assert not got.isnan().any(), name
             scale = float(want.norm()) + float(magnitudes[kind][k].norm())
-            bound = 2 * error(eager[kind][k], want) + roundings * FLOOR[got.dtype] * scale
+            floor = roundings * case.roundings * FLOOR[got.dtype] * scale
+            bound = 2 * error(eager[kind][k], want) + floor
             assert error(got, want) <= bound, (name, error(got, want), bound)
     for tensor, copy in zip(case.tensors, before, strict=True):
         if tensor is not None:
@@ -220,13 +233,22 @@ def reduce(make: Maker, n: int, width: int, lead: tuple[int, ...], static: bool)
     return Case(ops.reduce, (make(*lead, n, width), make.coefficient(n)))
 
 
-def coefficients_with(mixer: str | Mixer, **options: Any) -> Build:
-    """Tokens with inv_rms, or one static row without (``static``); ``width`` plays no part."""
+def coefficients_with(
+    mixer: str | Mixer,
+    sizes: tuple[int, ...] = tuple(range(1, 17)),
+    roundings: int = 1,
+    **options: Any,
+) -> Build:
+    """Tokens with inv_rms, or one static row without (``static``); ``width`` plays no part.
+
+    ``sizes`` are the stream counts that the mixer has a fused map for.
+    """
 
     def build(make: Maker, n: int, width: int, lead: tuple[int, ...], static: bool) -> Case:
         chosen = get_mixer(mixer)
-        if n > chosen.max_streams:
-            n = 1 + n % chosen.max_streams
+        if n not in sizes:
+            n = sizes[n % len(sizes)]
+        assert chosen.fused_map_for(n) is not None
         count, groups = 2 * n + chosen.logit_count(n), len(chosen.group_sizes(n))
         tail = (n, 2 + n) if options.get("per_stream") else (count,)
         inv_rms = None if static else make.coefficient(*lead, *tail[:-1]).abs()
@@ -240,6 +262,7 @@ def coefficients_with(mixer: str | Mixer, **options: Any) -> Build:
                 make.coefficient(2 + groups),
                 make.coefficient(count),
             ),
+            roundings,
         )
 
     return build
@@ -261,8 +284,14 @@ COEFFICIENTS = {
         Sinkhorn(3, "softmax", "rows_first", 1e-2, "source_rows", 0.7)
     ),
     "sinkhorn_eps": coefficients_with(Sinkhorn(2, eps=1e-3), per_stream=True),
-    "permutation": coefficients_with("permutation"),
-    "permutation_source_rows": coefficients_with(Permutation("source_rows")),
+    "permutation": coefficients_with("permutation", sizes=(1, 2, 3, 4, 5)),
+    "permutation_source_rows": coefficients_with(Permutation("source_rows"), sizes=(1, 2, 3, 4, 5)),
+    "kronecker": coefficients_with("kronecker", sizes=(1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 15, 16)),
+    "kronecker_source_rows": coefficients_with(Kronecker((2, 3), "source_rows"), sizes=(6,)),
+    "spectral": coefficients_with("spectral", sizes=(1, 2, 3, 4), roundings=8),
+    "spectral_gamma": coefficients_with(Spectral(2.0, 0.5), sizes=(3, 4), roundings=8),
+    "circulant": coefficients_with("circulant"),
+    "circulant_source_rows": coefficients_with(Circulant(0.9, "source_rows")),
 }
 
 BUILDS: dict[str, Build] = {

@@ -2,7 +2,7 @@
 //
 // A map is a template over a lane type V: plain numbers here, 16 tokens in SIMD lanes on the CPU.
 // For any V it uses + - * /, less(a, b) and, found by argument-dependent lookup or below,
-//   fma(a, b, c) = a b + c; max; min; exp; log (of positive normal numbers);
+//   fma(a, b, c) = a b + c; max; min; exp; tanh; log (of positive normal numbers);
 //   select(mask, if_true, if_false); any_less(a, b), true when less in some lane
 // and nothing else, so that one source serves both back ends.
 #pragma once
@@ -66,6 +66,8 @@ HYPERSTREAMS_HOST_DEVICE float exp(float a) { return ::expf(a); }
 HYPERSTREAMS_HOST_DEVICE double exp(double a) { return ::exp(a); }
 HYPERSTREAMS_HOST_DEVICE float log(float a) { return ::logf(a); }
 HYPERSTREAMS_HOST_DEVICE double log(double a) { return ::log(a); }
+HYPERSTREAMS_HOST_DEVICE float tanh(float a) { return ::tanhf(a); }
+HYPERSTREAMS_HOST_DEVICE double tanh(double a) { return ::tanh(a); }
 // The second operand where one is NaN, as SIMD instructions do.
 HYPERSTREAMS_HOST_DEVICE float max(float a, float b) { return a > b ? a : b; }
 HYPERSTREAMS_HOST_DEVICE double max(double a, double b) { return a > b ? a : b; }

@@ -4,7 +4,15 @@
 namespace hyperstreams {
 
 /// Which map turns mixer logits into h_res. Values are part of the torch ops' interface.
-enum class MapKind : int { kIdentity = 0, kFree = 1, kSinkhorn = 2, kPermutation = 3 };
+enum class MapKind : int {
+  kIdentity = 0,
+  kFree = 1,
+  kSinkhorn = 2,
+  kPermutation = 3,
+  kKronecker = 4,
+  kSpectral = 5,
+  kCirculant = 6
+};
 
 /// `Mixer.fused_settings` of the Python mixer of the same name, in its order.
 struct MapSettings {
