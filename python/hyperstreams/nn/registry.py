@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TypeVar
 
 from .._errors import check_choice
-from .baselines import residual
+from . import baselines
 from .config import ConnectionConfig
 from .family import ConnectionFamily
 from .variants import dialects, doubly_stochastic, hc, identity, mhc, orthogonal
 
 CONNECTIONS: dict[str, ConnectionConfig | ConnectionFamily] = {
     config.name: config
-    for family in (residual, hc, mhc, doubly_stochastic, orthogonal, identity, dialects)
+    for family in (baselines, hc, mhc, doubly_stochastic, orthogonal, identity, dialects)
     for config in family.CONNECTIONS
 }
 """The connections by name. A user's own joins with :func:`register_connection`."""
