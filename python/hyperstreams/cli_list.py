@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .cli_settings import Parser
-from .train.compare import SHORTHANDS
 
 
 def _connections() -> dict[str, str]:
@@ -23,8 +22,7 @@ def _mixers() -> dict[str, str]:
 def _expansions() -> dict[str, str]:
     from .init import EXPANSION_SCHEMES
 
-    shorthands = {str(s["expand"]): f"compare: CONNECTION+{name}" for name, s in SHORTHANDS.items()}
-    return {name: shorthands.get(name, "") for name in EXPANSION_SCHEMES}
+    return {name: scheme.summary for name, scheme in EXPANSION_SCHEMES.items()}
 
 
 def _presets() -> dict[str, str]:

@@ -27,7 +27,8 @@ class GPTConfig:
     connection : name in ``nn.CONNECTIONS``; ``"residual"`` is ``h + branch(h)`` without streams,
         and then the fields below down to ``designate`` have no effect.
     n_streams : number of streams n.
-    expand : scheme of ``nn.ExpandStreams``; ``expand_base`` and ``expand_noise`` are its options.
+    expand : scheme of ``nn.ExpandStreams``; ``expand_base``, ``expand_noise``,
+        ``expand_reference_width`` and ``expand_learned`` are its options.
     reduce : scheme of ``nn.ReduceStreams``.
     final_norm : ``"before_reduce"`` normalises every stream, then reduces (the released code);
         ``"after_reduce"`` reduces, then normalises (HC paper).
@@ -48,6 +49,8 @@ class GPTConfig:
     expand: str = "replicate"
     expand_base: float | None = None
     expand_noise: float | None = None
+    expand_reference_width: int | None = None
+    expand_learned: bool | None = None
     reduce: str = "sum"
     final_norm: str = "before_reduce"
     designate: str = "default"

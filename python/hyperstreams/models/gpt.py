@@ -79,6 +79,8 @@ class GPT(nn.Module):
                 "scheme": config.expand,
                 "base": config.expand_base,
                 "noise": config.expand_noise,
+                "reference_width": config.expand_reference_width,
+                "learned": config.expand_learned,
             },
             reduce={
                 "scheme": config.reduce,

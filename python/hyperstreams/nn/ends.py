@@ -19,15 +19,14 @@ NORM_POSITIONS = ("before", "after")
 class ExpandStreams(FullPrecisionModule):
     """``x[i] = h * scale[i] + bias[i]``: hidden states ``[..., C]`` to streams ``[..., n, C]``.
 
-    scheme :
-        ``"replicate"``      n copies.
-        ``"learned_scale"``  Learned Stream Scaling (2606.03483): a learned ``scale [n, C]``,
-                             initially ``base`` (0.6) plus Xavier-uniform noise times ``noise`` (1).
-        ``"embedding"``      copies plus a learned ``bias [n, C]``, normal of standard deviation
-                             ``noise`` (default 0, which leaves the streams equal at first).
-        ``"noise"``          copies plus a constant ``bias [n, C]`` (a buffer, saved), normal of
-                             standard deviation ``noise`` (default 0.01).
-    base, noise : see above; given to a scheme that has no use for them they are errors.
+    scheme : name in ``init.EXPANSION_SCHEMES``, which describes them: ``"replicate"`` (n copies),
+        ``"learned_scale"`` (Learned Stream Scaling, 2606.03483) and its controls ``"unit_scale"``,
+        ``"constant_scale"``, ``"random_sign"``, ``"orthogonal"`` set ``scale [n, C]``;
+        ``"embedding"`` and ``"noise"`` set ``bias [n, C]``.
+    base, noise, reference_width : options of the scheme's initial values; None: its defaults. Given
+        to a scheme that has no use for them they are errors.
+    learned : whether the values are trained (a parameter) or stay (a buffer); None: as the scheme
+        has it, which is learned, except for ``"noise"``.
 
     The parameters stay float32 (float64) when the model is cast to lower precision.
     """
@@ -43,46 +42,53 @@ class ExpandStreams(FullPrecisionModule):
         scheme: str = "replicate",
         base: float | None = None,
         noise: float | None = None,
+        reference_width: int | None = None,
+        learned: bool | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_choice("ExpandStreams", "scheme", scheme, init.EXPANSION_SCHEMES)
-        if base is not None and scheme != "learned_scale":
-            raise ValueError(
-                f"ExpandStreams: base: expected None with scheme {scheme!r}, got {base}"
-            )
-        if noise is not None and scheme == "replicate":
-            raise ValueError(f"ExpandStreams: noise: expected None with 'replicate', got {noise}")
+        how = init.EXPANSION_SCHEMES[scheme]
+        for name, value, usable in (
+            ("base", base, how.base is not None),
+            ("noise", noise, how.noise is not None),
+            ("reference_width", reference_width, how.has_reference_width),
+            ("learned", learned, how.target is not None),
+        ):
+            if value is not None and not usable:
+                raise ValueError(
+                    f"ExpandStreams: {name}: expected None with scheme {scheme!r}, got {value}"
+                )
         self.n_streams = n_streams
         self.width = width
         self.scheme = scheme
-        self.base = 0.6 if base is None else base
-        default_noise = {"learned_scale": 1.0, "noise": 0.01}.get(scheme, 0.0)
-        self.noise = default_noise if noise is None else noise
+        options = {
+            "base": how.base if base is None else base,
+            "noise": how.noise if noise is None else noise,
+            "reference_width": reference_width,
+        }
+        self.options = {name: value for name, value in options.items() if value is not None}
+        self.learned = how.learned if learned is None else learned
         values = torch.empty(n_streams, width, device=device, dtype=full_precision(dtype))
-        self.register_parameter(
-            "scale", nn.Parameter(values) if scheme == "learned_scale" else None
-        )
-        if scheme == "noise":
-            self.register_buffer("bias", values)
-        else:
-            self.register_parameter("bias", nn.Parameter(values) if scheme == "embedding" else None)
+        for name in ("scale", "bias"):
+            if name == how.target and not self.learned:
+                self.register_buffer(name, values)
+            else:
+                self.register_parameter(name, nn.Parameter(values) if name == how.target else None)
         if not values.is_meta:
             self.reset_parameters(generator=generator)
 
     @torch.no_grad()
     def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
         """Set the initial values, drawing what is random from ``generator``."""
-        shape = (self.n_streams, self.width)
-        if self.scale is not None:
-            scale = init.learned_stream_scale(
-                *shape, base=self.base, noise=self.noise, generator=generator
+        how = init.EXPANSION_SCHEMES[self.scheme]
+        target = self.scale if how.target == "scale" else self.bias
+        if how.initial is not None and target is not None:
+            target.copy_(
+                how.initial(self.n_streams, self.width, generator=generator, **self.options)
             )
-            self.scale.copy_(scale)
-        if self.bias is not None:
-            self.bias.copy_(init.normal(shape, self.noise, generator=generator))
 
     def forward(self, h: Tensor, *, collect_stats: bool = False) -> Streams:
         """``h [..., C]`` to :class:`Streams`; ``collect_stats``: sites append their sums."""
@@ -93,10 +99,12 @@ class ExpandStreams(FullPrecisionModule):
         return Streams(x, stats=torch.zeros(0, size, dtype=torch.float64, device=x.device))
 
     def extra_repr(self) -> str:
-        text = f"n_streams={self.n_streams}, width={self.width}, scheme={self.scheme!r}"
-        if self.scheme == "learned_scale":
-            text += f", base={self.base}"
-        return text if self.scheme == "replicate" else f"{text}, noise={self.noise}"
+        options = "".join(f", {name}={value}" for name, value in self.options.items())
+        frozen = "" if self.learned else ", learned=False"
+        return (
+            f"n_streams={self.n_streams}, width={self.width}, scheme={self.scheme!r}"
+            f"{options}{frozen}"
+        )
 
 
 class ReduceStreams(FullPrecisionModule):

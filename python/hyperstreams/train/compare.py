@@ -23,6 +23,10 @@ from .run_dir import LoadedRun, RunSummary, load_run
 
 SHORTHANDS: dict[str, dict[str, object]] = {
     "lss": {"expand": "learned_scale"},
+    "unit": {"expand": "unit_scale"},
+    "constant": {"expand": "constant_scale"},
+    "sign": {"expand": "random_sign"},
+    "orthogonal": {"expand": "orthogonal"},
     "embedding": {"expand": "embedding"},
     "noise": {"expand": "noise"},
 }

@@ -92,8 +92,42 @@ def test_expand_errors() -> None:
         expand("replicat")
     with pytest.raises(ValueError, match=r"base: expected None with scheme 'noise', got 1.0"):
         expand("noise", base=1.0)
-    with pytest.raises(ValueError, match=r"noise: expected None with 'replicate', got 1.0"):
+    with pytest.raises(ValueError, match=r"noise: expected None with scheme 'replicate', got 1.0"):
         expand("replicate", noise=1.0)
+    with pytest.raises(ValueError, match=r"reference_width: expected None .* got 768"):
+        expand("orthogonal", reference_width=768)
+    with pytest.raises(ValueError, match=r"n_streams: expected at most width=2, got 3"):
+        hnn.ExpandStreams(n_streams=3, width=2, scheme="orthogonal")
+
+
+def test_controls_of_learned_scale(h: Tensor) -> None:
+    constant = expand("constant_scale")
+    torch.testing.assert_close(constant(h).tensor, 0.6 * expand("replicate")(h).tensor)
+    sign = expand("random_sign").scale
+    assert sign is not None
+    assert torch.equal(sign.abs(), torch.ones(N, C))
+    assert 0 < (sign < 0).sum() < N * C
+    rows = expand("orthogonal", base=2.0).scale
+    assert rows is not None
+    torch.testing.assert_close(rows @ rows.T, 4.0 * C * torch.eye(N), atol=1e-5, rtol=0)
+    unit = expand("unit_scale").scale
+    published = expand("learned_scale").scale
+    assert unit is not None
+    assert published is not None
+    torch.testing.assert_close(unit - 1.0, published - 0.6)
+    matched = expand("learned_scale", noise=1.0, reference_width=768).scale
+    assert matched is not None
+    bound = (6 / (N + 768)) ** 0.5
+    assert 0.7 * bound < (matched - 0.6).abs().max() <= bound + 1e-6
+
+
+@pytest.mark.parametrize("scheme", ["learned_scale", "random_sign", "embedding", "noise"])
+def test_frozen_or_learned(scheme: str, h: Tensor) -> None:
+    frozen, learned = expand(scheme, learned=False), expand(scheme, learned=True)
+    assert not list(frozen.parameters())
+    assert len(list(learned.parameters())) == 1
+    assert frozen.state_dict().keys() == learned.state_dict().keys()
+    assert torch.equal(frozen(h).tensor, learned(h).tensor)
 
 
 def test_collect_stats_starts_an_empty_table(h: Tensor) -> None:
