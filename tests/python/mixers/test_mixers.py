@@ -1,0 +1,261 @@
+"""The generated tests: over the registry, and on wrong mixers, each of which must be caught."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hyperstreams.mixers import INVARIANTS, MIXERS, Cayley, Mixer, Orthostochastic, Transport
+from hyperstreams.mixers.testing import EXCESS, check_mixer, run_checks
+from torch import Tensor
+
+VARIANTS = {
+    **{name: mixer() for name, mixer in MIXERS.items()},
+    "orthostochastic_1": Orthostochastic(s=1),
+    "transport_options": Transport(minorisation=3.35e-4, scaled_slope=True),
+    "cayley_exact": Cayley(exact=True),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_registry(name: str) -> None:
+    checks = check_mixer(VARIANTS[name])
+    assert {check.n for check in checks} == {None, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(VARIANTS) - {"birkhoff_exact", "permutation", "sinkhorn"})
+)
+def test_more_streams(name: str) -> None:
+    checks = check_mixer(VARIANTS[name], n_values=(5,))
+    assert sum(check.n == 5 for check in checks) >= 1
+
+
+def test_every_word_has_a_test() -> None:
+    assert set(EXCESS) | {"negative_entries"} == set(INVARIANTS)
+
+
+@dataclass(frozen=True)
+class Planted(Mixer):
+    """A matrix near the identity that misses the words it declares by a part in a thousand."""
+
+    name = "planted"
+    paper = "-"
+
+    words: tuple[str, ...] = ()
+
+    def stated_invariants(self) -> frozenset[str]:
+        return frozenset(self.words)
+
+    def logit_count(self, n: int) -> int:
+        return n * n
+
+    def initial_logits(self, n: int) -> Tensor:
+        return torch.zeros(n * n)
+
+    def matrix(self, s: Tensor) -> Tensor:
+        return torch.eye(s.shape[-1], dtype=s.dtype, device=s.device) + 1e-3 * s
+
+    def map(self, logits: Tensor, n: int) -> Tensor:
+        return self.matrix(logits.unflatten(-1, (n, n)))
+
+
+def failures(mixer: Mixer, *, n_values: tuple[int, ...] = (3,)) -> list[str]:
+    return [str(check) for check in run_checks(mixer, n_values=n_values) if check.error]
+
+
+@pytest.mark.parametrize("word", sorted(set(INVARIANTS) - {"negative_entries"}))
+def test_a_missed_invariant_is_caught(word: str) -> None:
+    assert failures(Planted()) == []
+    (failure,) = failures(Planted((word,)))
+    assert failure.startswith(f"invariants, n = 3: {word!r} ({INVARIANTS[word]}) is missed by")
+
+
+@dataclass(frozen=True)
+class Positive(Planted):
+    def matrix(self, s: Tensor) -> Tensor:
+        return torch.softmax(s, dim=-1)
+
+
+@dataclass(frozen=True)
+class Columns(Planted):
+    """Stochastic over the wrong axis: the commonest mistake."""
+
+    def matrix(self, s: Tensor) -> Tensor:
+        return torch.softmax(s, dim=-2)
+
+
+def test_half_of_a_compound_word_is_not_enough() -> None:
+    assert "no negative entry" in failures(Positive(("negative_entries",)))[0]
+    assert failures(Positive(("row_stochastic",))) == []
+    for word in ("doubly_stochastic", "column_stochastic", "spectral_norm_at_most_one"):
+        assert f"{word!r}" in failures(Positive((word,)))[0]
+    assert failures(Columns(("column_stochastic",))) == []
+    assert "'row_stochastic'" in failures(Columns(("row_stochastic",)))[0]
+
+
+class _WrongGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(s: Tensor) -> Tensor:
+        return torch.tanh(s)
+
+    @staticmethod
+    def setup_context(ctx: object, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return grad
+
+
+@dataclass(frozen=True)
+class WrongGradient(Planted):
+    def matrix(self, s: Tensor) -> Tensor:
+        return _WrongGradient.apply(s)
+
+
+class _OnlyFirstOrder(_WrongGradient):
+    @staticmethod
+    def setup_context(ctx: object, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.slope = (1 - output.detach() ** 2).clone()  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return grad * ctx.slope  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class OnlyFirstOrder(Planted):
+    def matrix(self, s: Tensor) -> Tensor:
+        return _OnlyFirstOrder.apply(s)
+
+
+@dataclass(frozen=True)
+class Coupled(Planted):
+    """Tokens see each other."""
+
+    def matrix(self, s: Tensor) -> Tensor:
+        return s - s.sum(dim=tuple(range(s.dim() - 2)), keepdim=True) if s.dim() > 2 else s
+
+
+@dataclass(frozen=True)
+class InPlace(Planted):
+    def matrix(self, s: Tensor) -> Tensor:
+        return s.mul_(2.0) if not s.requires_grad else s * 2.0
+
+
+@dataclass(frozen=True)
+class Promotes(Planted):
+    def matrix(self, s: Tensor) -> Tensor:
+        return s.double()
+
+
+@dataclass(frozen=True)
+class OnTheCpu(Planted):
+    def matrix(self, s: Tensor) -> Tensor:
+        return s + torch.eye(s.shape[-1], dtype=s.dtype)
+
+
+@dataclass(frozen=True)
+class Overflows(Planted):
+    def matrix(self, s: Tensor) -> Tensor:
+        return (30 * s).exp()
+
+
+@dataclass(frozen=True)
+class NothingFromTheLogits(Planted):
+    def matrix(self, s: Tensor) -> Tensor:
+        return torch.eye(s.shape[-1], dtype=s.dtype, device=s.device).expand(s.shape)
+
+
+@dataclass(frozen=True)
+class SilentIdentity(Planted):
+    def map(self, logits: Tensor, n: int) -> None:  # type: ignore[override]
+        return None
+
+
+class Mutable(Planted):
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Unequal(Planted):
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class WrongStart(Planted):
+    def initial_logits(self, n: int) -> Tensor:
+        return torch.zeros(n * n, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class RandomStart(Planted):
+    def initial_logits(self, n: int) -> Tensor:
+        return torch.randn(n * n)
+
+
+@dataclass(frozen=True)
+class WrongGroups(Planted):
+    def group_sizes(self, n: int) -> tuple[int, ...]:
+        return (n, n)
+
+
+@dataclass(frozen=True)
+class TooManyStatic(Planted):
+    def static_logit_count(self, n: int) -> int:
+        return n * n + 1
+
+
+@dataclass(frozen=True)
+class NeverRefuses(Planted):
+    def check(self, n: int) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Raises(Planted):
+    def matrix(self, s: Tensor) -> Tensor:
+        raise KeyError("my own mistake")
+
+
+@pytest.mark.parametrize(
+    ("mixer", "message"),
+    [
+        (WrongGradient(), "gradients, n = 3: first derivative: Jacobian mismatch"),
+        (OnlyFirstOrder(), "gradients, n = 3: second derivative"),
+        (Coupled(), "depends on the other tokens"),
+        (InPlace(), "changes its argument in place"),
+        (Promotes(), "expected torch.float32 [3, 3] on cpu"),
+        (OnTheCpu(), "shapes and dtypes, n = 3: "),
+        (Overflows(), "h_res is not finite"),
+        (NothingFromTheLogits(), "does not depend on the logits|does not require grad"),
+        (Orthostochastic(initial_skew=0.0), "never trains it"),
+        (SilentIdentity(), "without declaring 'identity'"),
+        (Mutable(), "declaration: cannot be hashed"),
+        (Unequal(), "declaration: equal settings must give equal mixers"),
+        (Planted(("doubly-stochastic",)), r"unknown \['doubly-stochastic'\]; known: "),
+        (WrongStart(), "expected float32 [9], got torch.float64"),
+        (RandomStart(), "differ between two calls"),
+        (WrongGroups(), "positive sizes that add up to 9, got (3, 3)"),
+        (TooManyStatic(), "static_logit_count: expected 0..9, got 10"),
+        (NeverRefuses(), "refuses impossible n: check(0) must raise ValueError"),
+        (Raises(), "KeyError: 'my own mistake'"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Mixer) else "",
+)
+def test_a_wrong_mixer_is_caught(mixer: Mixer, message: str) -> None:
+    found = "\n".join(failures(mixer))
+    assert any(part in found for part in message.replace("\\", "").split("|")), found
+    with pytest.raises(AssertionError, match=r"mixer '\w+': \d+ failed"):
+        check_mixer(mixer, n_values=(3,))
+
+
+def test_refused_sizes_are_reported() -> None:
+    checks = check_mixer(MIXERS["permutation"](), n_values=(3, 6))
+    assert any("refuses: mixer 'permutation': n_streams must be" in str(c) for c in checks)
+    with pytest.raises(AssertionError, match="some n: refuses every n"):
+        check_mixer(MIXERS["permutation"](), n_values=(6, 7))
