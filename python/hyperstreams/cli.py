@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": ("hyperstreams.reproduce.demo", "train four small models and write report.html"),
     "prepare": ("hyperstreams.cli_prepare", "tokenise a text into a memory-mapped folder"),
     "list": ("hyperstreams.cli_list", "names: connections, mixers, expansions, presets, ..."),
+    "test-mixer": ("hyperstreams.cli_test_mixer", "test a mixer of your own, or a registered one"),
     "doctor": ("hyperstreams.doctor", "versions, what is loaded and why not, a self-test"),
 }
 """Module and one-line help of every sub-command."""

@@ -63,7 +63,7 @@ def test_following_add_a_mixer(tmp_path: Path) -> None:
             "from .permutation import",
             "from .averaging import Averaging\nfrom .permutation import",
         ),
-        ("(Identity, ", "(Averaging, Identity, "),
+        ("        Identity,\n", "        Averaging,\n        Identity,\n"),
         ('    "Sinkhorn",\n', '    "Averaging",\n    "Sinkhorn",\n'),
     ):
         assert text.count(old) == 1

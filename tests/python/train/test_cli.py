@@ -63,7 +63,7 @@ def test_help_names_every_command(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "eval", "sample", "compare", "figure", "prepare", "list"]
+    "name", ["train", "eval", "sample", "compare", "figure", "prepare", "list", "test-mixer"]
 )
 def test_every_command_has_help_with_examples(name: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as caught:
