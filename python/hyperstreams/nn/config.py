@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,9 +29,11 @@ class ConnectionConfig:
     alpha_groups : index of the scale that read, write and each mixer group use; None: one each.
     alpha : initial value of the scales.
     read_bias, write_bias : initial static logits ``(other streams, designated one)``. The mixer's
-        come from ``mixer.initial_logits``.
+        come from ``mixer.initial_logits``. ``read_bias="mean"``: ``-log(n - 1)`` for all, whose
+        sigmoid is 1/n (8 for n = 1, where that would be infinite).
     phi_init : initial values of the projection ``phi``: normal of this standard deviation (0: all
         zero), or ``"xavier"``: Xavier-uniform over ``[K, n C]``.
+    phi_per_input : ``phi_init`` is divided by the square root of phi's number of columns.
     designate : scheme that picks the designated stream; see ``init.designated_stream``.
     trainable : False keeps the coefficients at their initial values.
     static_decay : the released code keeps the static logits in a matrix, which its rule "decay what
@@ -50,9 +53,10 @@ class ConnectionConfig:
     mix_activation: Activation = MIX_ACTIVATION
     alpha_groups: tuple[int, ...] | None = None
     alpha: float = 0.01
-    read_bias: tuple[float, float] = (-1.0, 1.0)
+    read_bias: tuple[float, float] | Literal["mean"] = (-1.0, 1.0)
     write_bias: tuple[float, float] = (-1.0, 1.0)
     phi_init: float | Literal["xavier"] = 0.0
+    phi_per_input: bool = False
     designate: str = "random"
     trainable: bool = True
     static_decay: bool = False
@@ -85,6 +89,13 @@ class ConnectionConfig:
                 f"{where}: mixer: norm 'per_stream' gives logits with destinations as rows; "
                 "expected orientation='destination_rows', got 'source_rows'"
             )
+
+    def initial_read(self, n: int) -> tuple[float, float]:
+        """``read_bias`` as numbers."""
+        if self.read_bias == "mean":
+            logit = -math.log(n - 1) if n > 1 else 8.0
+            return logit, logit
+        return self.read_bias
 
     def logit_count(self, n: int) -> int:
         """Length K of the bias: read, write and mixer logits."""

@@ -110,7 +110,7 @@ class Connection(FullPrecisionModule):
         )
         read, write = (
             stream_bias(n, others=others, designated=designated, stream=stream)
-            for others, designated in (config.read_bias, config.write_bias)
+            for others, designated in (config.initial_read(n), config.write_bias)
         )
         # Where the logits are a matrix: one row for every mean, one column for every copy.
         read = read.repeat(config.read_activation.logit_count(n) // n)
@@ -122,7 +122,8 @@ class Connection(FullPrecisionModule):
             if config.phi_init == "xavier":
                 self.phi.copy_(xavier_uniform((logits, inputs), generator=generator))
             elif config.phi_init:
-                self.phi.copy_(normal((logits, inputs), config.phi_init, generator=generator))
+                std = config.phi_init / (inputs**0.5 if config.phi_per_input else 1.0)
+                self.phi.copy_(normal((logits, inputs), std, generator=generator))
             else:
                 self.phi.zero_()
             self.alpha.fill_(config.alpha)

@@ -8,11 +8,32 @@ from .._errors import check_choice
 from . import baselines
 from .config import ConnectionConfig
 from .family import ConnectionFamily
-from .variants import dialects, doubly_stochastic, hc, identity, mhc, orthogonal
+from .variants import (
+    circulant,
+    dialects,
+    doubly_stochastic,
+    hc,
+    identity,
+    kromhc,
+    mhc,
+    orthogonal,
+    shc,
+)
 
 CONNECTIONS: dict[str, ConnectionConfig | ConnectionFamily] = {
     config.name: config
-    for family in (baselines, hc, mhc, doubly_stochastic, orthogonal, identity, dialects)
+    for family in (
+        baselines,
+        hc,
+        mhc,
+        kromhc,
+        shc,
+        circulant,
+        doubly_stochastic,
+        orthogonal,
+        identity,
+        dialects,
+    )
     for config in family.CONNECTIONS
 }
 """The connections by name. A user's own joins with :func:`register_connection`."""
