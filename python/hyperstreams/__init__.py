@@ -14,7 +14,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import diagnostics, init, mixers, models, nn, ops, train
-    from .models import GPT, GPTConfig
+    from .models import GPT, GPTConfig, wrap_residual
     from .ops import backend_status, set_backend
 
 _MODULES = ("diagnostics", "init", "mixers", "models", "nn", "ops", "train")
@@ -23,10 +23,11 @@ _NAMES = {
     "GPTConfig": ".models",
     "backend_status": ".ops",
     "set_backend": ".ops",
+    "wrap_residual": ".models",
 }
 
 __all__ = ["GPT", "GPTConfig", "__version__", "backend_status", "diagnostics", "init", "mixers"]
-__all__ += ["models", "nn", "ops", "set_backend", "train"]
+__all__ += ["models", "nn", "ops", "set_backend", "train", "wrap_residual"]
 
 
 def __getattr__(name: str) -> Any:

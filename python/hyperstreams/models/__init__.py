@@ -2,5 +2,6 @@
 
 from .config import GPTConfig
 from .gpt import GPT
+from .wrap import wrap_residual
 
-__all__ = ["GPT", "GPTConfig"]
+__all__ = ["GPT", "GPTConfig", "wrap_residual"]

@@ -9,6 +9,7 @@ from .. import init
 from .._errors import check_choice
 from ..nn import CONNECTIONS, check_connection, has_streams
 from ..nn.ends import REDUCTIONS
+from ..nn.start import STARTS
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"n_layer": 4, "n_head": 4, "width": 96, "block_size": 128, "vocab_size": 256},
@@ -33,6 +34,11 @@ class GPTConfig:
     final_norm : ``"before_reduce"`` normalises every stream, then reduces (the released code);
         ``"after_reduce"`` reduces, then normalises (HC paper).
     designate : scheme of the streams that sites favour at first; ``"default"`` is the connection's.
+    start : ``"published"``, or ``"residual"``: initial coefficients that compute the plain residual
+        network exactly, for wrapping a pretrained one (:func:`wrap_residual`); needs ``expand``
+        that keeps the mean, ``reduce="mean"`` and ``final_norm="after_reduce"`` to do so.
+    controller_std : standard deviation of the initial controller weights ``phi``, published as 0
+        for most connections; None: the connection's own.
     bias : linear layers and layer norms have biases.
     dropout : of attention, branch outputs and embeddings; draws from PyTorch's global generator.
     output_std_factor : multiplies the initial standard deviation of the branches' output
@@ -54,6 +60,8 @@ class GPTConfig:
     reduce: str = "sum"
     final_norm: str = "before_reduce"
     designate: str = "default"
+    start: str = "published"
+    controller_std: float | None = None
     bias: bool = False
     dropout: float = 0.0
     output_std_factor: float = 1.0
@@ -65,6 +73,7 @@ class GPTConfig:
         check_choice("GPTConfig", "final_norm", self.final_norm, ("before_reduce", "after_reduce"))
         schemes = ("default", *init.DESIGNATION_SCHEMES)
         check_choice("GPTConfig", "designate", self.designate, schemes)
+        check_choice("GPTConfig", "start", self.start, STARTS)
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "width", "n_streams"):
             if getattr(self, name) < 1:
                 raise ValueError(

@@ -73,6 +73,8 @@ class GPT(nn.Module):
             make_norm=partial(make_norm, config, factory=factory),
             n_streams=config.n_streams,
             designate=config.designate,
+            start=config.start,
+            phi_std=config.controller_std,
             # Not the default generator: reset_parameters draws what counts.
             generator=torch.Generator(),
             expand={

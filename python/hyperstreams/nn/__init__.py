@@ -16,6 +16,7 @@ from .ends import ExpandStreams, ReduceStreams
 from .family import ConnectionFamily, Plan
 from .precision import FullPrecisionModule
 from .registry import CONNECTIONS, find_connection, get_connection, register_connection
+from .start import residual_start
 from .streams import Streams
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "get_connection",
     "has_streams",
     "register_connection",
+    "residual_start",
 ]

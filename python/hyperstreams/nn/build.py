@@ -9,6 +9,7 @@ from .connection import HyperConnection
 from .ends import ExpandStreams, ReduceStreams
 from .family import ConnectionFamily, Plan
 from .registry import find_connection
+from .start import started
 
 AnyConnection = str | ConnectionConfig | ConnectionFamily
 
@@ -36,10 +37,15 @@ def build_site(
     """
     config = find_connection(connection)
     if isinstance(config, ConnectionFamily):
+        if plan.start != "published" or plan.phi_std is not None:
+            raise ValueError(
+                f"connection {config.name!r}: start, phi_std: expected 'published' and None: only "
+                f"a mixer around streams has these, got {plan.start!r} and {plan.phi_std}"
+            )
         return config.build_site(branch, site_index, plan)
     return HyperConnection(
         branch,
-        connection=config,
+        connection=started(config, plan),
         n_streams=plan.n_streams,
         width=plan.width,
         site_index=site_index,

@@ -20,6 +20,9 @@ class Plan:
     make_norm : ``make_norm(width)`` is a new norm of the model's kind.
     n_streams : of connections that have streams.
     designate : scheme of the designated streams; see ``init.designated_stream``.
+    start : initial values of coefficients, ``"published"`` or ``"residual"``; see
+        :func:`residual_start`.
+    phi_std : standard deviation of the initial controller weights; None: the connection's own.
     generator : source of random initial values; None is PyTorch's default generator.
     expand, reduce : options of :class:`ExpandStreams` and :class:`ReduceStreams`.
     factory : device and dtype of parameters.
@@ -30,6 +33,8 @@ class Plan:
     make_norm: Callable[[int], nn.Module]
     n_streams: int = 4
     designate: str = "default"
+    start: str = "published"
+    phi_std: float | None = None
     generator: torch.Generator | None = None
     expand: Mapping[str, Any] = field(default_factory=dict)
     reduce: Mapping[str, Any] = field(default_factory=dict)
