@@ -95,9 +95,7 @@ def test_controller_std() -> None:
     phi = model("mhc_lite", 0.02).sites["L0a"].connection.phi
     assert abs(phi.std().item() - 0.02) < 0.002
     assert not model("mhc_lite", None).sites["L0a"].connection.phi.any()
-    with pytest.raises(
-        ValueError, match=r"phi_std: expected None for static coefficients, got 0\.1"
-    ):
+    with pytest.raises(ValueError, match="phi_std: expected None for static"):
         model("hc_static", 0.1)
     with pytest.raises(ValueError, match="connection 'residual': start, phi_std"):
         model("residual", 0.1)
