@@ -13,21 +13,25 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import diagnostics, init, mixers, models, nn, ops, train
+    from . import diagnostics, init, interop, mixers, models, nn, ops, train
+    from .interop import load_foreign, to_foreign
     from .models import GPT, GPTConfig, wrap_residual
     from .ops import backend_status, set_backend
 
-_MODULES = ("diagnostics", "init", "mixers", "models", "nn", "ops", "train")
+_MODULES = ("diagnostics", "init", "interop", "mixers", "models", "nn", "ops", "train")
 _NAMES = {
     "GPT": ".models",
     "GPTConfig": ".models",
     "backend_status": ".ops",
+    "load_foreign": ".interop",
     "set_backend": ".ops",
+    "to_foreign": ".interop",
     "wrap_residual": ".models",
 }
 
-__all__ = ["GPT", "GPTConfig", "__version__", "backend_status", "diagnostics", "init", "mixers"]
-__all__ += ["models", "nn", "ops", "set_backend", "train", "wrap_residual"]
+__all__ = ["GPT", "GPTConfig", "__version__", "backend_status", "diagnostics", "init", "interop"]
+__all__ += ["load_foreign", "mixers", "models", "nn", "ops", "set_backend", "to_foreign", "train"]
+__all__ += ["wrap_residual"]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,7 @@ PYTHON = {
         ".models",
         ".diagnostics",
         ".train",
+        ".interop",
         "._library",
         "torch",
     ],
@@ -62,6 +63,7 @@ PYTHON = {
     ".diagnostics.geometry": ["torch"],
     ".diagnostics.metrics": ["torch"],
     ".train": ["torch", "numpy", "safetensors", "tiktoken", "tqdm", "tomli", ".models", ".nn", "."],
+    ".interop": ["torch", "safetensors", ".ops", ".mixers", ".nn", ".models", "._errors"],
     ".reproduce": [
         "torch",
         "numpy",

@@ -113,11 +113,13 @@ class ReduceStreams(FullPrecisionModule):
     scheme :
         ``"sum"``       sum over the streams.
         ``"mean"``      their mean.
-        ``"weighted"``  ``sum_i w_i x_i`` with ``w = sigmoid(alpha phi rms_norm(x) + bias) + 1e-6``
-                        per token (DeepSeek-V4's head). Parameters ``phi [n, n C]`` (initially 0),
-                        ``alpha [1]`` (1), ``bias [n]`` (0); float32 whatever the model is cast to.
+        ``"weighted"``  ``sum_i w_i x_i`` per token (DeepSeek-V4's head), with
+                        ``w = sigmoid(alpha phi rms_norm(x) + bias) + offset``. Parameters
+                        ``phi [n, n C]`` (initially 0), ``alpha [1]`` (1), ``bias [n]`` (0);
+                        float32 whatever the model is cast to.
     norm : module applied to each stream (``norm_position="before"``) or the result (``"after"``).
         The weights of ``"weighted"`` come from the streams before any norm.
+    eps, offset : of ``"weighted"``: the eps of its RMS norm, and see above.
     """
 
     phi: nn.Parameter | None
@@ -132,6 +134,8 @@ class ReduceStreams(FullPrecisionModule):
         scheme: str = "sum",
         norm: nn.Module | None = None,
         norm_position: str = "after",
+        eps: float = 1e-6,
+        offset: float = 1e-6,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -143,6 +147,8 @@ class ReduceStreams(FullPrecisionModule):
         self.scheme = scheme
         self.norm = norm
         self.norm_position = norm_position
+        self.eps = eps
+        self.offset = offset
         factory: dict[str, Any] = {"device": device, "dtype": full_precision(dtype)}
         shapes = {"phi": (n_streams, n_streams * width), "alpha": (1,), "bias": (n_streams,)}
         for name, shape in shapes.items():
@@ -165,9 +171,9 @@ class ReduceStreams(FullPrecisionModule):
         streams = x.tensor if isinstance(x, Streams) else x
         weights = None
         if self.phi is not None:
-            logits, inv_rms = ops.project(streams, self.phi)
+            logits, inv_rms = ops.project(streams, self.phi, eps=self.eps)
             z = self.alpha * logits * inv_rms.unsqueeze(-1) + self.bias
-            weights = torch.sigmoid(z) + 1e-6
+            weights = torch.sigmoid(z) + self.offset
         elif self.scheme == "mean":
             n = self.n_streams
             dtype = torch.promote_types(streams.dtype, torch.float32)

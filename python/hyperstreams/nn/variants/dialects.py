@@ -7,7 +7,7 @@ from ...ops import Activation
 from ..config import ConnectionConfig
 
 _SIGMOID_EPS = Activation("sigmoid", offset=1e-6)
-_LINEAR = Activation("none")
+_SOFTMAX = Activation("softmax")
 _TANH = Activation("tanh", form="outside")
 _FLOAT32_EPS = 2.0**-23
 
@@ -81,6 +81,17 @@ CONNECTIONS = (
         eps_position="floor",
         read_bias=(0.0, 1.0),
         write_bias=(1.0, 1.0),
+        static_decay=True,
+    ),
+    ConnectionConfig(
+        name="tokenbender",
+        paper="mHC of tokenbender: static coefficients, softmax read and write",
+        mixer=DIALECTS["tokenbender"].mixer,
+        norm="none",
+        read_activation=_SOFTMAX,
+        write_activation=_SOFTMAX,
+        read_bias=(-8.0, 0.0),
+        write_bias=(0.0, 0.0),
         static_decay=True,
     ),
 )
