@@ -57,8 +57,8 @@ def get_mixer(mixer: str | Mixer) -> Mixer:
         return mixer
     if mixer not in MIXERS:
         near = get_close_matches(str(mixer), MIXERS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"mixer: unknown name {mixer!r}{hint} Known: {', '.join(sorted(MIXERS))}")
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"mixer: expected one of {', '.join(MIXERS)}, got {mixer!r}{hint}")
     return MIXERS[mixer]()
 
 

@@ -42,9 +42,9 @@ CONNECTIONS: dict[str, ConnectionConfig | ConnectionFamily] = {
 _Config = TypeVar("_Config", ConnectionConfig, ConnectionFamily)
 
 
-def register_connection(config: _Config) -> _Config:
-    """Add a connection to the registry under its ``name``."""
-    if CONNECTIONS.get(config.name, config) != config:
+def register_connection(config: _Config, *, replace: bool = False) -> _Config:
+    """Add a connection to the registry under its ``name``, in place of an older one if allowed."""
+    if not replace and CONNECTIONS.get(config.name, config) != config:
         raise ValueError(f"register_connection: name: expected an unused name, got {config.name!r}")
     CONNECTIONS[config.name] = config
     return config

@@ -86,7 +86,7 @@ def test_a_registered_mixer_and_refused_sizes(capsys: Capture) -> None:
             "expected a subclass or an instance of hyperstreams.mixers",
         ),
         (["my_own_mixers:NeedsSettings"], "a class is tested with its default settings"),
-        (["sinkhor"], "did you mean 'sinkhorn'? Known: "),
+        (["sinkhor"], "got 'sinkhor' (did you mean 'sinkhorn'?). Your own: my_module:MyMixer"),
         (["sinkhorn", "--n", "two"], "--n: expected numbers of streams like 2,3,4, got 'two'"),
         (["sinkhorn", "--n", "0"], "--n: expected numbers of streams like 2,3,4, got '0'"),
     ],

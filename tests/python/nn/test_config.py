@@ -57,6 +57,8 @@ def test_own_connection_is_data_only(monkeypatch: pytest.MonkeyPatch) -> None:
     register_connection(short)
     with pytest.raises(ValueError, match="expected an unused name, got 'mhc_5'"):
         register_connection(dataclasses.replace(short, alpha=1.0))
+    register_connection(dataclasses.replace(short, alpha=1.0), replace=True)
+    assert get_connection("mhc_5").alpha == 1.0
 
 
 def test_impossible_combinations_are_refused() -> None:

@@ -117,7 +117,7 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "n_streams float": (
         lambda: coefficients(n_streams=4.0), TypeError, r"n_streams: expected an int, got float"),
     "mixer name": (
-        lambda: coefficients(mixer="sinkhorm"), ValueError, r"'sinkhorm'; did you mean 'sinkhorn'"),
+        lambda: coefficients(mixer="sinkhorm"), ValueError, r"'sinkhorm' \(did you mean 'sinkhorn'"),
     "mixer range": (
         lambda: coefficients(mixer="permutation", n_streams=6), ValueError, r"1..5, got 6"),
     "per_stream mixer": (
