@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from .. import ops
 from ..nn import (
-    Connection,
     FullPrecisionModule,
     Plan,
     Streams,
@@ -23,6 +22,7 @@ from ..nn import (
 )
 from .branches import INIT_STD, MLP, Attention, Branch, Embedding, make_norm, set_normal
 from .config import GPTConfig
+from .decay import parameter_groups
 
 
 class GPT(nn.Module):
@@ -206,50 +206,10 @@ class GPT(nn.Module):
     def parameter_groups(
         self, *, weight_decay: float = 0.1, connection_policy: str = "no_decay"
     ) -> list[dict[str, Any]]:
-        """Groups for AdamW, each with ``name``, ``params`` and ``weight_decay``.
-
-        Branch and embedding parameters: ``decay`` (two or more dimensions) and ``no_decay``.
-        Parameters of connections, expansion and reduction: by ``connection_policy``.
-
-        ``"no_decay"``: all in ``connection``, never decayed: decay alone moves static logits of -8
-        and Learned Stream Scaling's 0.6 towards 0 without any gradient.
-        ``"paper"``: as in the released training code, ``connection_decay`` holds what has two or
-        more dimensions there: the projections, Learned Stream Scaling, and the static logits of HC
-        and mHC. (There the write logits are a vector apart and escape; here they are part of
-        ``bias`` and share its fate.) The rest is ``connection``, not decayed.
-        """
-        if connection_policy not in ("no_decay", "paper"):
-            raise ValueError(
-                "GPT.parameter_groups: connection_policy: expected 'no_decay' or 'paper', "
-                f"got {connection_policy!r}"
-            )
-        groups: dict[str, list[nn.Parameter]] = {
-            name: [] for name in ("decay", "no_decay", "connection_decay", "connection")
-        }
-        for owner in self.modules():
-            connects = isinstance(owner, FullPrecisionModule)
-            for name, parameter in owner.named_parameters(recurse=False):
-                if not parameter.requires_grad:
-                    continue
-                decays = parameter.ndim >= 2
-                if isinstance(owner, Connection) and name == "bias":
-                    decays = owner.config.static_decay
-                if connects:
-                    decays = decays and connection_policy == "paper"
-                prefix = "connection" if connects else ""
-                key = "_".join(filter(None, (prefix, "decay"))) if decays else prefix or "no_decay"
-                groups[key].append(parameter)
-        return [
-            {
-                "name": name,
-                "params": parameters,
-                "weight_decay": weight_decay
-                if name.endswith("decay") and name != "no_decay"
-                else 0.0,
-            }
-            for name, parameters in groups.items()
-            if parameters
-        ]
+        """Groups for AdamW; see :func:`parameter_groups`."""
+        return parameter_groups(
+            self, weight_decay=weight_decay, connection_policy=connection_policy
+        )
 
 
 def sample(

@@ -50,8 +50,8 @@ class TrainConfig:
     beta1: float = setting(0.9, "AdamW's decay of the first moment")
     beta2: float = setting(0.95, "AdamW's decay of the second moment")
     grad_clip: float | None = setting(1.0, "largest gradient norm (none: no clipping)")
-    connection_policy: Literal["no_decay", "paper"] = setting(
-        "no_decay", "weight decay of connection parameters: none, or as in the released code"
+    connection_policy: Literal["no_decay", "dynamic", "paper", "all"] = setting(
+        "no_decay", "weight decay of connection parameters; see models.decay.DECAY_POLICIES"
     )
     connection_lr_multiplier: float = setting(1.0, "of the connection parameters' learning rate")
 

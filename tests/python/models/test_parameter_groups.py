@@ -1,11 +1,14 @@
-"""Which parameters are decayed, under both policies."""
+"""Which parameters are decayed, under every policy, and what decay does on its own."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 from hyperstreams import GPT, GPTConfig
 from hyperstreams import nn as hnn
+from hyperstreams.models.decay import DECAY_POLICIES, decay_factor, decay_only
 
 
 def build(connection: str, **options: object) -> GPT:
@@ -21,7 +24,7 @@ def names(model: GPT, policy: str) -> dict[str, set[str]]:
     return {group["name"]: {known[p] for p in group["params"]} for group in groups}
 
 
-@pytest.mark.parametrize("policy", ["no_decay", "paper"])
+@pytest.mark.parametrize("policy", list(DECAY_POLICIES))
 @pytest.mark.parametrize("connection", list(hnn.CONNECTIONS))
 def test_every_trainable_parameter_once(connection: str, policy: str) -> None:
     model = build(connection, expand="learned_scale", reduce="weighted")
@@ -69,5 +72,46 @@ def test_paper_policy(connection: str, static: bool) -> None:
 
 
 def test_unknown_policy() -> None:
-    with pytest.raises(ValueError, match="expected 'no_decay' or 'paper', got 'published'"):
+    with pytest.raises(ValueError, match=r"connection_policy: expected one of .*got 'published'"):
         build("mhc").parameter_groups(connection_policy="published")
+
+
+def test_other_policies() -> None:
+    model = build("mhc", expand="learned_scale")
+    decayed = {name.rsplit(".", 1)[1] for name in names(model, "dynamic")["connection_decay"]}
+    assert decayed == {"phi"}
+    assert "connection" not in names(model, "all")
+
+
+@pytest.mark.parametrize("policy", list(DECAY_POLICIES))
+def test_decay_only_is_training_without_gradients(policy: str) -> None:
+    rates = [0.1, 0.3, 0.2]
+    trained, null = (build("mhc", expand="learned_scale") for _ in range(2))
+    null.load_state_dict(trained.state_dict())
+    optimizer = torch.optim.AdamW(
+        trained.parameter_groups(weight_decay=0.5, connection_policy=policy)
+    )
+    for parameter in trained.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for rate in rates:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    decay_only(null, learning_rates=rates, weight_decay=0.5, connection_policy=policy)
+    for name, value in trained.state_dict().items():
+        torch.testing.assert_close(null.state_dict()[name], value, msg=name)
+    moved = null.get_parameter("sites.L0a.connection.bias").abs().max().item()
+    expected = decay_factor(rates, 0.5) if policy in ("paper", "all") else 1.0
+    assert abs(moved - 8.0 * expected) < 1e-5
+
+
+def test_published_decay() -> None:
+    """Medium recipe of 2606.03483: -8 becomes -5.76 in 10,000 steps (diagnostics, trap 4)."""
+    peak, warm_up, steps = 6e-4, 200, 10_000
+    rates = [
+        peak * (step + 1) / (warm_up + 1)
+        if step < warm_up
+        else peak * (0.55 + 0.45 * math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+        for step in range(steps)
+    ]
+    assert abs(-8 * decay_factor(rates, 0.1) + 5.76) < 0.02
