@@ -22,7 +22,8 @@ class Harmonized(Mixer):
         s is a setting, 1 as at the start. Since h_res is linear in Lambda, multiplying the static
         logits by a factor does what multiplying s by it would.
 
-    Nothing bounds h_res. Lambda starts at 0 (its initial value is not known): the identity.
+    The released code reduces the streams by their mean. Nothing bounds h_res. Lambda starts at 0
+    (its initial value is not known): the identity.
     """
 
     name = "harmonized"

@@ -63,6 +63,11 @@ class Transport(Mixer):
     slope_eps: float = 1e-3
 
     def __post_init__(self) -> None:
+        if not 0.0 < self.initial_mixing < 1.0 / (self.max_streams - 1):
+            raise ValueError(
+                f"mixer 'transport': initial_mixing must be in (0, 1/{self.max_streams - 1}), "
+                f"got {self.initial_mixing}"
+            )
         if not 0.0 <= self.minorisation <= 1.0:
             raise ValueError(
                 f"mixer 'transport': minorisation must be in 0..1, got {self.minorisation}"
