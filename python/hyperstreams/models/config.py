@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,50 @@ from ..nn import CONNECTIONS, check_connection, has_streams
 from ..nn.ends import REDUCTIONS
 from ..nn.start import STARTS
 
-PRESETS: dict[str, dict[str, int]] = {
+_OLMO = {
+    "vocab_size": 50304,
+    "norm": "parameter_free",
+    "position": "rope",
+    "mlp": "swiglu",
+    "block_size": 2048,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"n_layer": 4, "n_head": 4, "width": 96, "block_size": 128, "vocab_size": 256},
     "small": {"n_layer": 6, "n_head": 8, "width": 512, "block_size": 1024, "vocab_size": 50304},
     "medium": {"n_layer": 12, "n_head": 12, "width": 768, "block_size": 1024, "vocab_size": 50304},
     "large": {"n_layer": 24, "n_head": 16, "width": 1024, "block_size": 1024, "vocab_size": 50304},
+    "olmo_1b": {**_OLMO, "n_layer": 16, "n_head": 16, "width": 2048, "mlp_width": 8192},
+    "olmo_7b": {
+        **_OLMO,
+        "n_layer": 32,
+        "n_head": 32,
+        "width": 4096,
+        "mlp_width": 11008,
+        "tied_embeddings": False,
+    },
+    "olmoe_like": {
+        **_OLMO,
+        "n_layer": 16,
+        "n_head": 16,
+        "width": 2048,
+        "block_size": 4096,
+        "norm": "rms",
+        "mlp": "moe",
+        "mlp_width": 1024,
+        "n_experts": 64,
+        "experts_per_token": 8,
+        "tied_embeddings": False,
+    },
 }
-"""Sizes: ``tiny`` trains in minutes on a CPU, the others are those of 2606.03483."""
+"""Sizes: ``tiny`` trains in minutes on a CPU; ``small``, ``medium`` and ``large`` are those of
+2606.03483; ``olmo_1b`` and ``olmo_7b`` those of OLMo, on which HC (2409.19606) was measured, and
+``olmoe_like`` that of OLMoE-1B-7B without its norms of queries and keys. The last three are meant
+for the meta device: parameter and FLOP tables (``models.size``)."""
+
+NORMS = ("layer", "rms", "parameter_free")
+POSITIONS = ("learned", "rope")
+MLPS = ("gelu", "swiglu", "moe")
 
 
 @dataclass(frozen=True)
@@ -39,6 +77,15 @@ class GPTConfig:
         that keeps the mean, ``reduce="mean"`` and ``final_norm="after_reduce"`` to do so.
     controller_std : standard deviation of the initial controller weights ``phi``, published as 0
         for most connections; None: the connection's own.
+    norm : ``"layer"``, ``"rms"``, or ``"parameter_free"`` (a layer norm without weights, OLMo's).
+    position : ``"learned"`` embeddings or ``"rope"`` (rotary, with ``rope_base``).
+    mlp : ``"gelu"``, ``"swiglu"`` or ``"moe"`` (SwiGLU experts).
+    mlp_width : hidden channels (of one expert). None: 4 C with GELU; 8/3 C rounded up to a multiple
+        of 8 with SwiGLU, shared among the active experts with ``"moe"``.
+    n_experts, experts_per_token, balance_loss : of ``"moe"``; the last is the factor of the
+        load-balancing loss, which is part of the loss in training mode only.
+    n_kv_head : heads of keys and values, shared by groups of query heads; None: n_head.
+    tied_embeddings : token embeddings are the output weights.
     bias : linear layers and layer norms have biases.
     dropout : of attention, branch outputs and embeddings; draws from PyTorch's global generator.
     output_std_factor : multiplies the initial standard deviation of the branches' output
@@ -62,6 +109,16 @@ class GPTConfig:
     designate: str = "default"
     start: str = "published"
     controller_std: float | None = None
+    norm: str = "layer"
+    position: str = "learned"
+    rope_base: float = 10000.0
+    mlp: str = "gelu"
+    mlp_width: int | None = None
+    n_experts: int = 8
+    experts_per_token: int = 2
+    balance_loss: float = 0.01
+    n_kv_head: int | None = None
+    tied_embeddings: bool = True
     bias: bool = False
     dropout: float = 0.0
     output_std_factor: float = 1.0
@@ -71,17 +128,34 @@ class GPTConfig:
         check_choice("GPTConfig", "expand", self.expand, init.EXPANSION_SCHEMES)
         check_choice("GPTConfig", "reduce", self.reduce, REDUCTIONS)
         check_choice("GPTConfig", "final_norm", self.final_norm, ("before_reduce", "after_reduce"))
+        check_choice("GPTConfig", "norm", self.norm, NORMS)
+        check_choice("GPTConfig", "position", self.position, POSITIONS)
+        check_choice("GPTConfig", "mlp", self.mlp, MLPS)
         schemes = ("default", *init.DESIGNATION_SCHEMES)
         check_choice("GPTConfig", "designate", self.designate, schemes)
         check_choice("GPTConfig", "start", self.start, STARTS)
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "width", "n_streams"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"GPTConfig: {name}: expected at least 1, got {getattr(self, name)}"
-                )
+        sizes = ("vocab_size", "block_size", "n_layer", "n_head", "width", "n_streams", "mlp_width")
+        for name in (*sizes, "n_kv_head", "n_experts", "experts_per_token"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"GPTConfig: {name}: expected at least 1, got {value}")
         if self.width % self.n_head:
             raise ValueError(
                 f"GPTConfig: width: expected a multiple of n_head={self.n_head}, got {self.width}"
+            )
+        if self.n_kv_head is not None and self.n_head % self.n_kv_head:
+            raise ValueError(
+                f"GPTConfig: n_kv_head: expected a divisor of n_head={self.n_head}, "
+                f"got {self.n_kv_head}"
+            )
+        if self.position == "rope" and self.width // self.n_head % 2:
+            raise ValueError(
+                "GPTConfig: position: 'rope' expects an even head width, "
+                f"got width / n_head = {self.width // self.n_head}"
+            )
+        if self.experts_per_token > self.n_experts:
+            raise ValueError(
+                f"GPTConfig: experts_per_token: expected at most n_experts={self.n_experts}, "
+                f"got {self.experts_per_token}"
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"GPTConfig: dropout: expected a value in [0, 1), got {self.dropout}")
@@ -94,8 +168,18 @@ class GPTConfig:
         """Whether the model keeps streams, of which it can collect statistics."""
         return has_streams(self.connection)
 
+    @property
+    def hidden_width(self) -> int:
+        """Hidden channels of the MLP, or of one expert."""
+        if self.mlp_width is not None:
+            return self.mlp_width
+        if self.mlp == "gelu":
+            return 4 * self.width
+        active = self.experts_per_token if self.mlp == "moe" else 1
+        return 8 * math.ceil(self.width / (3 * active))
+
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> GPTConfig:
-        """A published size by name (``tiny small medium large``), with fields replaced."""
+        """A published size by name (a key of ``PRESETS``), with fields replaced."""
         check_choice("GPTConfig.preset", "name", name, PRESETS)
         return cls(**{**PRESETS[name], **overrides})

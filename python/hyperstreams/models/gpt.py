@@ -20,9 +20,13 @@ from ..nn import (
     build_reduce,
     build_site,
 )
-from .branches import INIT_STD, MLP, Attention, Branch, Embedding, make_norm, set_normal
+from .attention import Attention
 from .config import GPTConfig
 from .decay import parameter_groups
+from .layers import INIT_STD, Branch, Embedding, Linear, make_norm, set_normal
+from .mlp import MLP, MixtureOfExperts, SwiGLU
+
+MLPS: dict[str, type[Branch]] = {"gelu": MLP, "swiglu": SwiGLU, "moe": MixtureOfExperts}
 
 
 class GPT(nn.Module):
@@ -48,12 +52,14 @@ class GPT(nn.Module):
         device = torch.device(device) if device is not None else torch.get_default_device()
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.token_embedding = Embedding(config.vocab_size, config.width, **factory)
-        self.position_embedding = Embedding(config.block_size, config.width, **factory)
+        self.position_embedding: Embedding | None = None
+        if config.position == "learned":
+            self.position_embedding = Embedding(config.block_size, config.width, **factory)
         plan = self._plan(factory)
         self.expand = build_expand(config.connection, plan)
         self.sites = nn.ModuleDict()
         for layer in range(config.n_layer):
-            for suffix, branch in (("a", Attention), ("m", MLP)):
+            for suffix, branch in (("a", Attention), ("m", MLPS[config.mlp])):
                 self.sites[f"L{layer}{suffix}"] = build_site(
                     config.connection,
                     branch(config, factory),
@@ -61,6 +67,9 @@ class GPT(nn.Module):
                     plan=plan,
                 )
         self.reduce = build_reduce(config.connection, plan)
+        self.head: Linear | None = None
+        if not config.tied_embeddings:
+            self.head = Linear(config.width, config.vocab_size, bias=False, **factory)
         self._branch_gain = branch_gain(config.connection, plan)
         if device.type != "meta":
             self.reset_parameters(generator=generator)
@@ -71,6 +80,8 @@ class GPT(nn.Module):
             width=config.width,
             n_sites=2 * config.n_layer,
             make_norm=partial(make_norm, config, factory=factory),
+            n_head=config.n_head,
+            n_kv_head=config.n_kv_head or config.n_head,
             n_streams=config.n_streams,
             designate=config.designate,
             start=config.start,
@@ -100,12 +111,15 @@ class GPT(nn.Module):
     def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
         """Set all initial values: embeddings and branches, then connections, then expansion."""
         for embedding in (self.token_embedding, self.position_embedding):
-            set_normal(embedding, INIT_STD, generator=generator)
+            if embedding is not None:
+                set_normal(embedding, INIT_STD, generator=generator)
         for module in self.modules():
             if isinstance(module, Branch):
                 module.reset_parameters(gain=self._branch_gain, generator=generator)
-            elif isinstance(module, nn.LayerNorm):
+            elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
                 module.reset_parameters()
+        if self.head is not None:
+            set_normal(self.head, INIT_STD, generator=generator)
         for part in (self.sites, self.reduce, self.expand):
             for module in part.modules():
                 if isinstance(module, FullPrecisionModule):
@@ -118,7 +132,9 @@ class GPT(nn.Module):
                 f"GPT: tokens: expected at most block_size={self.config.block_size} positions, "
                 f"got {end}"
             )
-        h = self.token_embedding(tokens) + self.position_embedding.weight[start:end]
+        h: Tensor = self.token_embedding(tokens)
+        if self.position_embedding is not None:
+            h = h + self.position_embedding.weight[start:end]
         return functional.dropout(h, self.config.dropout, self.training)
 
     def forward(
@@ -127,7 +143,8 @@ class GPT(nn.Module):
         """``(logits [B, T, vocab], loss)``, and the stats with ``collect_stats=True``.
 
         tokens, targets : int64 ``[B, T]``, T at most ``block_size``. loss: mean cross-entropy in
-        nats per token, targets of -1 left out; None without targets. stats: float64
+        nats per token, targets of -1 left out; None without targets. In training mode experts add
+        ``balance_loss`` times the mean of their load-balancing losses. stats: float64
         ``[sites + 1, ops.stream_stats_size(n)]``, one row of ``ops.stream_stats`` per site (the
         state before it, its branch output and coefficients) and one of the final state. Collecting
         changes no other result.
@@ -139,20 +156,29 @@ class GPT(nn.Module):
                 f"got {self.config.connection!r}"
             )
         x: Any = self.expand(h, collect_stats=True) if collect_stats else self.expand(h)
-        for site in self.sites.values():
-            x = site(x)
+        # The experts' load-balancing losses, wanted in training only.
+        balance: list[Tensor] = []
+        balances = self.training and targets is not None and self.config.mlp == "moe"
+        for index, site in enumerate(self.sites.values()):
+            x = site(x, balance) if balances and index % 2 else site(x)
         stats = None
         if isinstance(x, Streams) and x.stats is not None:
             x, stats = x.tensor, x.stats
             stats = torch.cat([stats, ops.stream_stats(x).unsqueeze(0)])
         h = self.reduce(x)
-        logits = functional.linear(h, self.token_embedding.weight)
+        logits = self._logits(h)
         loss = None
         if targets is not None:
             loss = functional.cross_entropy(
                 logits.flatten(0, -2).float(), targets.flatten(), ignore_index=-1
             )
+        if loss is not None and balance:
+            loss = loss + self.config.balance_loss * torch.stack(balance).mean()
         return (logits, loss) if stats is None else (logits, loss, stats)
+
+    def _logits(self, h: Tensor) -> Tensor:
+        head = self.token_embedding if self.head is None else self.head
+        return functional.linear(h, head.weight)
 
     def _next_logits(self, tokens: Tensor, caches: list[list[Tensor]]) -> Tensor:
         """Logits ``[B, vocab]`` after the last of the new ``tokens``; extends the caches."""
@@ -160,7 +186,7 @@ class GPT(nn.Module):
         x = self.expand(h)
         for index, site in enumerate(self.sites.values()):
             x = site(x) if index % 2 else site(x, caches[index // 2])
-        return functional.linear(self.reduce(x)[:, -1], self.token_embedding.weight)
+        return self._logits(self.reduce(x)[:, -1])
 
     @torch.no_grad()
     def generate(

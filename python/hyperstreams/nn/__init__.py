@@ -4,6 +4,7 @@ from .baselines.residual import Residual
 from .build import (
     branch_gain,
     branch_norm,
+    branch_projects,
     build_expand,
     build_reduce,
     build_site,
@@ -33,6 +34,7 @@ __all__ = [
     "Streams",
     "branch_gain",
     "branch_norm",
+    "branch_projects",
     "build_expand",
     "build_reduce",
     "build_site",

@@ -85,6 +85,12 @@ def branch_norm(connection: AnyConnection) -> bool:
     return not isinstance(config, ConnectionFamily) or config.branch_norm
 
 
+def branch_projects(connection: AnyConnection) -> bool:
+    """Whether attention branches project hidden states to queries, keys, values and back."""
+    config = find_connection(connection)
+    return not isinstance(config, ConnectionFamily) or config.branch_projects
+
+
 def branch_gain(connection: AnyConnection, plan: Plan) -> float | None:
     """The gain of the branches' Xavier-normal initial weights; None: the model's own start."""
     config = find_connection(connection)

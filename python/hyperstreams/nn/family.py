@@ -17,6 +17,7 @@ class Plan:
 
     width : channels of the branches' inputs and outputs.
     n_sites : sites of the model; attention and MLP sites alternate, two of them are a block.
+    n_head, n_kv_head : heads of the attention's queries, and of its keys and values.
     make_norm : ``make_norm(width)`` is a new norm of the model's kind.
     n_streams : of connections that have streams.
     designate : scheme of the designated streams; see ``init.designated_stream``.
@@ -31,6 +32,8 @@ class Plan:
     width: int
     n_sites: int
     make_norm: Callable[[int], nn.Module]
+    n_head: int = 1
+    n_kv_head: int = 1
     n_streams: int = 4
     designate: str = "default"
     start: str = "published"
@@ -56,6 +59,8 @@ class ConnectionFamily(ABC):
     Class attributes
     ----------------
     branch_norm : branches normalise their input themselves.
+    branch_projects : attention branches project hidden states to queries, keys, values and back;
+        otherwise the sites hand them all heads' vectors and take back those of the outputs.
     has_streams : states are :class:`Streams`, and the expansion takes ``collect_stats``.
     """
 
@@ -63,6 +68,7 @@ class ConnectionFamily(ABC):
     paper: str
 
     branch_norm: ClassVar[bool] = True
+    branch_projects: ClassVar[bool] = True
     has_streams: ClassVar[bool] = False
 
     def check(self, *, width: int, n_sites: int, n_streams: int) -> None:

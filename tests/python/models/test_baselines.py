@@ -28,6 +28,7 @@ def test_baselines_are_there() -> None:
     assert set(BASELINES) >= {
         "residual", "post_norm", "deepnorm", "rezero", "parallel", "residual_dual", "altup",
         "denseformer", "denseformer_4x5", "attention_residual", "attention_residual_block",
+        "residual_matrix",
     }  # fmt: skip
 
 

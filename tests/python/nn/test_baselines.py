@@ -13,6 +13,7 @@ from hyperstreams import ops
 from hyperstreams.nn.baselines.attention_residual import AttentionResidual
 from hyperstreams.nn.baselines.denseformer import DenseFormer
 from hyperstreams.nn.baselines.post_norm import PostNormSite
+from hyperstreams.nn.baselines.residual_matrix import ResidualMatrix
 from torch import Tensor, nn
 
 F64 = torch.float64
@@ -208,6 +209,36 @@ def test_attention_residual(blocks: int | None, h: Tensor) -> None:
     scramble(parts[2])
     torch.testing.assert_close(run(parts, h), forward(attend))
     assert sum(p.numel() for p in parts[1][0].depth_attention.parameters()) == 2 * C
+
+
+@pytest.mark.parametrize("index", [2, 3])
+def test_residual_matrix(index: int) -> None:
+    """Reads X k, writes o w^T, head by head; the attention's queries start at 0."""
+    n_head, n_keys, head = 3, 5, C // 3
+    reads = n_head + 2 if index == 2 else n_head
+    family = ResidualMatrix("own", "-", n_keys)
+    branch = nn.Linear(reads * head, C, dtype=F64)
+    the_plan = plan(n_head=n_head, n_kv_head=1)
+    site = hnn.build_site(family, branch, site_index=index, plan=the_plan)
+    assert site.read.weight[:n_head].any() == (index == 3)
+    scramble(site)
+    x = torch.randn(T, head, n_keys, generator=torch.Generator().manual_seed(9), dtype=F64)
+    expected = x.clone()
+    for t in range(T):
+        normed = x[t] / (x[t].square().mean() + 1e-5).sqrt()
+        y = branch(torch.cat([normed @ key for key in site.read.weight]))
+        for output, key in zip(y.view(n_head, head), site.write.weight, strict=True):
+            expected[t] += torch.outer(output, key)
+    torch.testing.assert_close(site(x), expected)
+    expand, reduce = hnn.build_expand(family, the_plan), hnn.build_reduce(family, the_plan)
+    h = torch.randn(C, dtype=F64)
+    stored = expand(h)
+    by_hand = [torch.outer(v, k) for v, k in zip(h.view(3, 2), expand.keys.weight, strict=True)]
+    torch.testing.assert_close(stored, sum(by_hand))
+    normed = stored / (stored.square().mean() + 1e-5).sqrt()
+    torch.testing.assert_close(
+        reduce(stored), torch.cat([normed @ key for key in reduce.read.weight])
+    )
 
 
 @pytest.mark.parametrize("connection", ["denseformer", "attention_residual"])

@@ -12,6 +12,7 @@ from . import (
     post_norm,
     residual,
     residual_dual,
+    residual_matrix,
     rezero,
 )
 
@@ -25,4 +26,5 @@ CONNECTIONS: tuple[ConnectionFamily, ...] = (
     *altup.CONNECTIONS,
     *denseformer.CONNECTIONS,
     *attention_residual.CONNECTIONS,
+    *residual_matrix.CONNECTIONS,
 )
