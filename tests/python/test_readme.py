@@ -19,7 +19,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     shown = [line for block in blocks("sh") for line in block.splitlines()]
-    shown += re.findall(r"`(hyperstreams [a-z]+ [^`]*)`", README)
+    shown += re.findall(r"`(hyperstreams [a-z-]+ [^`]*)`", README)
     return [line.split("  #")[0].strip() for line in shown if line.startswith("hyperstreams ")]
 
 

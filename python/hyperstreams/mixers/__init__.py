@@ -44,8 +44,12 @@ MIXERS: dict[str, type[Mixer]] = {
 
 
 def register_mixer(mixer: type[Mixer]) -> type[Mixer]:
-    """Class decorator: add a mixer to the registry under its ``name``."""
-    if mixer.name in MIXERS and MIXERS[mixer.name] is not mixer:
+    """Class decorator: add a mixer to the registry under its ``name``.
+
+    Executing the same class definition again, as in a notebook, replaces it.
+    """
+    old = MIXERS.get(mixer.name, mixer)
+    if (old.__module__, old.__qualname__) != (mixer.__module__, mixer.__qualname__):
         raise ValueError(f"register_mixer: a mixer named {mixer.name!r} exists already")
     MIXERS[mixer.name] = mixer
     return mixer

@@ -52,13 +52,24 @@ def _project(s: Tensor, rounds: int, newton_steps: int) -> Tensor:
     return torch.softmax(s + g.unsqueeze(-2), dim=-1)
 
 
-class _BirkhoffProjection(torch.autograd.Function):
-    """:func:`_project` with the implicit gradient, differentiable any number of times.
+def _implicit_derivative(p: Tensor, g: Tensor) -> Tensor:
+    """The derivative of P with respect to S, applied to G: it is symmetric, so its transpose too.
 
-    With ``K = G * P``: ``[I P; P^T I] [u; v] = [K 1; K^T 1]`` and
-    ``grad_S = P * (G - u 1^T - 1 v^T)``. Eliminating u leaves ``I - P^T P`` on v, which is singular
-    along the constants only; they do not change ``u 1^T + 1 v^T``.
+    With ``K = G * P``: ``[I P; P^T I] [u; v] = [K 1; K^T 1]`` and the result is
+    ``P * (G - u 1^T - 1 v^T)``. Eliminating u leaves ``I - P^T P`` on v, which is singular along
+    the constants only; they do not change ``u 1^T + 1 v^T``.
     """
+    dtype, p, g = g.dtype, p.double(), g.double()
+    k = g * p
+    rows, columns = k.sum(dim=-1), k.sum(dim=-2)
+    right = columns - torch.matmul(p.mT, rows.unsqueeze(-1)).squeeze(-1)
+    v = _solve(_reduced_hessian(p), right)
+    u = rows - torch.matmul(p, v.unsqueeze(-1)).squeeze(-1)
+    return (p * (g - u.unsqueeze(-1) - v.unsqueeze(-2))).to(dtype)
+
+
+class _BirkhoffProjection(torch.autograd.Function):
+    """:func:`_project` with the implicit derivative, differentiable any number of times."""
 
     generate_vmap_rule = True
 
@@ -72,13 +83,20 @@ class _BirkhoffProjection(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        p, g = ctx.saved_tensors[0].double(), grad.double()
-        k = g * p
-        rows, columns = k.sum(dim=-1), k.sum(dim=-2)
-        right = columns - torch.matmul(p.mT, rows.unsqueeze(-1)).squeeze(-1)
-        v = _solve(_reduced_hessian(p), right)
-        u = rows - torch.matmul(p, v.unsqueeze(-1)).squeeze(-1)
-        return (p * (g - u.unsqueeze(-1) - v.unsqueeze(-2))).to(grad.dtype), None, None
+        return _implicit_derivative(ctx.saved_tensors[0], grad), None, None
+
+
+class _BirkhoffProjectionForwardMode(_BirkhoffProjection):
+    """With forward-mode differentiation too, which torch.compile does not trace."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return _implicit_derivative(ctx.saved_tensors[0], tangent)
 
 
 @dataclass(frozen=True)
@@ -121,4 +139,6 @@ class BirkhoffExact(Mixer):
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         s = logits.unflatten(-1, (n, n))
-        return _BirkhoffProjection.apply(s, self.rounds, self.newton_steps)
+        compiling = torch.compiler.is_compiling()
+        function = _BirkhoffProjection if compiling else _BirkhoffProjectionForwardMode
+        return function.apply(s, self.rounds, self.newton_steps)

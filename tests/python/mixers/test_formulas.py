@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -179,6 +180,15 @@ def test_birkhoff_exact_is_not_sinkhorn_near_the_identity() -> None:
         gradients.append(torch.autograd.grad((h * g).sum(), logits)[0])
     difference = (gradients[0] - gradients[1]).norm(dim=-1) / gradients[0].norm(dim=-1)
     assert 0.4 < difference.median().item() < 1.2
+
+
+def test_birkhoff_exact_in_forward_mode() -> None:
+    logits, tangent = normal(3, 9), normal(3, 9, seed=1)
+    projection = partial(BirkhoffExact().map, n=3)
+    found = torch.func.jvp(projection, (logits,), (tangent,))[1]
+    step = 1e-6 * tangent
+    expected = (projection(logits + step) - projection(logits - step)) / 2e-6
+    torch.testing.assert_close(found, expected, atol=1e-8, rtol=0)
 
 
 def test_birkhoff_exact_far_from_convergence_stays_finite() -> None:
