@@ -48,8 +48,8 @@ DECAY_POLICIES: dict[str, DecayPolicy] = {
         frozenset({"controller", "matrix_static", "static", "ends", "ends_vector", "scale"}),
     ),
 }
-"""Policies by name. Under ``"paper"`` the write logits of HC and mHC, a vector apart in the released
-code, are decayed with the other static logits, whose vector they share here."""
+"""Policies by name. Under ``"paper"`` the write logits of HC and mHC, a vector apart in the
+released code, are decayed with the other static logits, whose vector they share here."""
 
 
 def _role(owner: nn.Module, name: str, parameter: Tensor) -> Role:

@@ -155,10 +155,26 @@ class Connection(FullPrecisionModule):
 
         Arguments: the streams ``[..., n, C]`` and the pending write of the previous site, if any.
         """
-        alpha = self.alpha if self.alpha_index is None else self.alpha[self.alpha_index]
         return ops.boundary(
-            x, y, h_res, h_post, self.phi, self.norm_weight, alpha, self.bias, **self._boundary
+            x,
+            y,
+            h_res,
+            h_post,
+            self.phi,
+            self.norm_weight,
+            self._scales(),
+            self.bias,
+            **self._boundary,
         )
+
+    def coefficients(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """``(h_pre, h_post, h_res)`` on the streams ``x [..., n, C]``, without reading them."""
+        return ops.site_coefficients(
+            x, self.phi, self.norm_weight, self._scales(), self.bias, **self._boundary
+        )
+
+    def _scales(self) -> Tensor:
+        return self.alpha if self.alpha_index is None else self.alpha[self.alpha_index]
 
     def extra_repr(self) -> str:
         index = "" if self.site_index is None else f", site_index={self.site_index}"

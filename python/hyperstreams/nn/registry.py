@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from .._errors import check_choice
-from . import baselines
+from . import baselines, families
 from .config import ConnectionConfig
 from .family import ConnectionFamily
 from .variants import (
@@ -24,6 +24,7 @@ CONNECTIONS: dict[str, ConnectionConfig | ConnectionFamily] = {
     config.name: config
     for family in (
         baselines,
+        families,
         hc,
         mhc,
         kromhc,

@@ -7,7 +7,7 @@ the PyTorch of :mod:`hyperstreams.ops.reference`, which defines it: see :func:`b
 """
 
 from ._backend import Backend, BackendStatus, backend, backend_status, set_backend
-from ._boundary import boundary
+from ._boundary import boundary, site_coefficients
 from ._ops import RECOMPUTE_CHEAP
 from .functional import (
     coefficients,
@@ -36,6 +36,7 @@ __all__ = [
     "read",
     "reduce",
     "set_backend",
+    "site_coefficients",
     "stream_stats",
     "stream_stats_fields",
     "stream_stats_size",

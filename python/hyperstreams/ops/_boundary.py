@@ -60,6 +60,46 @@ def boundary(
         if h_post is None:
             raise ValueError("boundary: h_post: expected [..., n] or [n] beside y, got None")
         x = mix_write(x, y, h_res, h_post, bias=write_bias)
+    h_pre, next_post, next_res = site_coefficients(
+        x,
+        phi,
+        norm_weight,
+        alpha,
+        bias,
+        n_streams=n_streams,
+        mixer=mixer,
+        read_activation=read_activation,
+        write_activation=write_activation,
+        mix_activation=mix_activation,
+        per_stream=per_stream,
+        eps=eps,
+        eps_position=eps_position,
+        centred=centred,
+    )
+    return x, read(x, h_pre), h_pre, next_post, next_res
+
+
+def site_coefficients(
+    x: Tensor,
+    phi: Tensor | None,
+    norm_weight: Tensor | None,
+    alpha: Tensor,
+    bias: Tensor,
+    *,
+    n_streams: int,
+    mixer: str | Mixer = "sinkhorn",
+    read_activation: Activation = READ_ACTIVATION,
+    write_activation: Activation = WRITE_ACTIVATION,
+    mix_activation: Activation = MIX_ACTIVATION,
+    per_stream: bool = False,
+    eps: float = 1e-6,
+    eps_position: str = "inside",
+    centred: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """``(h_pre, h_post, h_res)`` of a site on streams x: :func:`project`, :func:`coefficients`.
+
+    The arguments are those of :func:`boundary`.
+    """
     if phi is None:
         static = get_mixer(mixer).static_logit_count(n_streams)
         logits = torch.zeros_like(bias[: bias.shape[-1] - static])
@@ -70,7 +110,7 @@ def boundary(
             source = source.to(phi.dtype)
             source = source - source.mean(dim=(-2, -1), keepdim=True)
         logits, inv_rms = project(source, phi, norm_weight, eps=eps, eps_position=eps_position)
-    h_pre, next_post, next_res = coefficients(
+    return coefficients(
         logits,
         inv_rms,
         alpha,
@@ -82,4 +122,3 @@ def boundary(
         mix_activation=mix_activation,
         per_stream=per_stream,
     )
-    return x, read(x, h_pre), h_pre, next_post, next_res
