@@ -227,8 +227,8 @@ def save_modules(
 ) -> dict[str, Tensor]:
     """The state dict of ``model``'s sites, and its weighted reduction, in a code base's names."""
     state: dict[str, Tensor] = {}
-    sites = sites_of(model)
-    if not sites:
+    sites, heads = sites_of(model), _heads_of(model)
+    if not sites and not heads:
         raise ValueError(
             "to_foreign: model: expected a Connection, a HyperConnection, a ModuleDict of them or "
             f"a GPT with streams, got {type(model).__name__}"
@@ -237,15 +237,34 @@ def save_modules(
         layout = target_layout(source, site, settings)
         prefix = source.prefix_of(name)
         state.update({prefix + tensor: value for tensor, value in layout.save(site).items()})
-    head = model.reduce if isinstance(model, GPT) else getattr(model, "_modules", {}).get("head")
-    if isinstance(head, ReduceStreams) and head.phi is not None and source.head:
+    for name, head in heads.items():
+        prefix = source.head_prefix_of(name)
+        _require_head(source, head, settings)
         state.update(
-            {
-                source.head_prefix + theirs: getattr(head, ours).detach().clone()
-                for theirs, ours in HEAD_NAMES.items()
-            }
+            {prefix + t: getattr(head, ours).detach().clone() for t, ours in HEAD_NAMES.items()}
         )
     return state
+
+
+def _require_head(source: Source, head: ReduceStreams, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError unless ``head`` has the eps of the source's."""
+    norm_eps, weight_eps, default = source.head_settings
+    for name, ours in ((norm_eps, head.eps), (weight_eps, head.offset)):
+        if ours != settings.get(name, default):
+            raise ValueError(
+                f"to_foreign: {source.name}: {name}: expected {settings.get(name, default)} in the "
+                f"head, got {ours} (config= tells the target's own)"
+            )
+
+
+def _heads_of(model: nn.Module) -> dict[str, ReduceStreams]:
+    """The weighted reductions of a model, by name."""
+    children = {"head": model.reduce} if isinstance(model, GPT) else dict(model.named_children())
+    return {
+        name: module
+        for name, module in children.items()
+        if isinstance(module, ReduceStreams) and module.phi is not None
+    }
 
 
 def target_layout(source: Source, site: Connection, settings: Mapping[str, Any]) -> SiteLayout:

@@ -59,6 +59,15 @@ class Source:
         block = "mtp" if match[1] == "mtp" else "layers"
         return self.site_prefix.format(block=block, layer=match[2], part=part[match[3]])
 
+    def head_prefix_of(self, name: str) -> str:
+        """The foreign prefix of a head; ValueError where this code base has none."""
+        if self.head is not None and name == "head":
+            return self.head_prefix
+        match = re.fullmatch(r"mtp(\d+)head", name)
+        if match is None or "{block}" not in self.site_prefix:
+            raise ValueError(f"to_foreign: {self.name}: there is no head there, got {name!r}")
+        return f"mtp.{match[1]}.{self.head_prefix}"
+
 
 _LAYER = r"(?P<prefix>(?:.*\.)?layers\.(?P<layer>\d+)\."
 

@@ -28,8 +28,14 @@ PEERS = {
     "lucidrains_mhc_log": ("hyper_connections", {}, 1e-5),
     "tokenbender": ("hyper_connections", {}, 1e-5),
     "deepseek_v4": ("deepseek_v4", {}, 1e-5),
+    "megatron": ("megatron", {}, 1e-5),
+    "liger": ("liger", {}, 1e-5),
+    "transformer_engine": ("transformer_engine", {}, 1e-5),
 }
-PREFIXES = {"deepseek_v4": "model.layers.0.attn_hc."}
+PREFIXES = {
+    "deepseek_v4": "model.layers.0.attn_hc.",
+    "megatron": "decoder.layers.0.mlp_hyper_connection.",
+}
 
 
 def cases() -> list[tuple[str, str]]:
