@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from . import diagnostics, init, interop, mixers, models, nn, ops, train
     from .interop import load_foreign, to_foreign
     from .models import GPT, GPTConfig, wrap_residual
+    from .nn import permute_streams
     from .ops import backend_status, set_backend
 
 _MODULES = ("diagnostics", "init", "interop", "mixers", "models", "nn", "ops", "train")
@@ -24,6 +25,7 @@ _NAMES = {
     "GPTConfig": ".models",
     "backend_status": ".ops",
     "load_foreign": ".interop",
+    "permute_streams": ".nn",
     "set_backend": ".ops",
     "to_foreign": ".interop",
     "wrap_residual": ".models",
@@ -31,7 +33,7 @@ _NAMES = {
 
 __all__ = ["GPT", "GPTConfig", "__version__", "backend_status", "diagnostics", "init", "interop"]
 __all__ += ["load_foreign", "mixers", "models", "nn", "ops", "set_backend", "to_foreign", "train"]
-__all__ += ["wrap_residual"]
+__all__ += ["permute_streams", "wrap_residual"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,14 @@ def skew(entries: Tensor, m: int) -> Tensor:
     place[k, rows * m + columns] = 1.0
     upper = torch.matmul(entries, place).unflatten(-1, (m, m))
     return upper - upper.mT
+
+
+def permute_skew(entries: Tensor, permutation: Sequence[int]) -> Tensor:
+    """The entries of ``A[p, :][:, p]`` from those of A, with ``p = permutation``."""
+    m = len(permutation)
+    index = torch.tensor(permutation, device=entries.device)
+    rows, columns = torch.triu_indices(m, m, offset=1, device=entries.device)
+    return skew(entries, m)[..., index[rows], index[columns]]
 
 
 def cayley(a: Tensor) -> Tensor:

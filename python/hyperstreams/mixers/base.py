@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 INVARIANTS: dict[str, str] = {
@@ -91,9 +93,24 @@ class Mixer(ABC):
         """Integers and floats that ``fused_map`` is configured with."""
         return (), ()
 
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor | None:
+        """``logits [..., K]`` such that streams are permuted: with ``p = permutation``,
+        ``map(result)[j, i] = map(logits)[p[j], p[i]]``.
+
+        Linear, and dynamic and static logits stay apart. None: this family is not closed under
+        permutations of the streams, or not by a linear map of the logits.
+        """
+        return None
+
     def check(self, n: int) -> None:
         """Raise ValueError when this mixer does not exist for ``n`` streams."""
         if not 1 <= n <= self.max_streams:
             raise ValueError(
                 f"mixer {self.name!r}: n_streams must be in 1..{self.max_streams}, got {n}"
             )
+
+
+def permute_matrix(logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+    """``permute_logits`` of mixers whose logits are a matrix that they treat alike everywhere."""
+    index = torch.tensor(permutation, device=logits.device)
+    return logits.unflatten(-1, (n, n))[..., index, :][..., index].flatten(-2)

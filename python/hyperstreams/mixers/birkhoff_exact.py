@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._skew import identity_like
-from .base import Mixer
+from .base import Mixer, permute_matrix
 
 _CONVERGED = 1e-14
 _RIDGE = 1e-14  # keeps the solve regular where P falls apart into blocks; shifts P by no more
@@ -136,6 +137,9 @@ class BirkhoffExact(Mixer):
 
     def initial_logits(self, n: int) -> Tensor:
         return torch.full((n, n), -8.0).fill_diagonal_(0.0).flatten()
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        return permute_matrix(logits, permutation, n)
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         s = logits.unflatten(-1, (n, n))

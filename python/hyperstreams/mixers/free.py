@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .base import Mixer
+from .base import Mixer, permute_matrix
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class Free(Mixer):
 
     def initial_logits(self, n: int) -> Tensor:
         return torch.eye(n).flatten()
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        return permute_matrix(logits, permutation, n)
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         return logits.unflatten(-1, (n, n))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ._skew import identity_like
-from .base import Mixer
+from .base import Mixer, permute_matrix
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Harmonized(Mixer):
 
     def initial_logits(self, n: int) -> Tensor:
         return torch.zeros(n * n)
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        return permute_matrix(logits, permutation, n)
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         m = logits.unflatten(-1, (n, n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,9 @@ class Identity(Mixer):
 
     def initial_logits(self, n: int) -> Tensor:
         return torch.zeros(0)
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        return logits
 
     def map(self, logits: Tensor, n: int) -> None:
         return None

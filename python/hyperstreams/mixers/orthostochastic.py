@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ._skew import cayley, skew, skew_count
+from ._skew import cayley, permute_skew, skew, skew_count
 from .base import Mixer
 
 
@@ -43,6 +44,10 @@ class Orthostochastic(Mixer):
 
     def initial_logits(self, n: int) -> Tensor:
         return torch.full((self.logit_count(n),), self.initial_skew)
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        blocks = [i * self.s + k for i in permutation for k in range(self.s)]
+        return permute_skew(logits, blocks)
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         q = cayley(skew(logits, n * self.s))

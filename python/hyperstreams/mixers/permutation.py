@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from math import factorial
@@ -56,6 +57,13 @@ class Permutation(Mixer):
                 "one logit per permutation, n! of them. Use mixer 'sinkhorn' for more streams"
             )
         super().check(n)
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        # P_k becomes the permutation matrix of p^-1 o permutation_k o p.
+        table = permutation_table(n)
+        inverse = sorted(range(n), key=permutation.__getitem__)
+        place = {tuple(inverse[q[r]] for r in permutation): k for k, q in enumerate(table)}
+        return logits[..., torch.tensor([place[q] for q in table], device=logits.device)]
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         weights = torch.softmax(logits, dim=-1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .base import Mixer
+from .base import Mixer, permute_matrix
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class RowSoftmax(Mixer):
 
     def initial_logits(self, n: int) -> Tensor:
         return torch.full((n, n), -8.0).fill_diagonal_(0.0).flatten()
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        return permute_matrix(logits, permutation, n)
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         return torch.softmax(logits.unflatten(-1, (n, n)) / self.temperature, dim=-1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .base import Mixer
+from .base import Mixer, permute_matrix
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class Sinkhorn(Mixer):
     def initial_logits(self, n: int) -> Tensor:
         diagonal, off_diagonal = self.initial
         return torch.full((n, n), off_diagonal).fill_diagonal_(diagonal).flatten()
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        return permute_matrix(logits, permutation, n)
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         s = logits.unflatten(-1, (n, n)) / self.temperature

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ._skew import cayley, skew, skew_count
+from ._skew import cayley, permute_skew, skew, skew_count
 from .base import Mixer
 
 
@@ -50,6 +51,11 @@ class SparseSelective(Mixer):
         generator = torch.Generator().manual_seed(self.seed)
         entries = torch.randn(self.static_logit_count(n), generator=generator)
         return torch.cat([torch.zeros(self.k), self.initial_scale * entries])
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        selections, entries = logits[..., : self.k], logits[..., self.k :]
+        entries = permute_skew(entries.unflatten(-1, (self.k, -1)), permutation).flatten(-2)
+        return torch.cat([selections, entries], dim=-1)
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         weights = torch.softmax(logits[..., : self.k], dim=-1)

@@ -15,6 +15,7 @@ from .config import ConnectionConfig
 from .connection import Connection, HyperConnection
 from .ends import ExpandStreams, ReduceStreams
 from .family import ConnectionFamily, Plan
+from .permute import permute_streams
 from .precision import FullPrecisionModule
 from .registry import CONNECTIONS, find_connection, get_connection, register_connection
 from .start import residual_start
@@ -42,6 +43,7 @@ __all__ = [
     "find_connection",
     "get_connection",
     "has_streams",
+    "permute_streams",
     "register_connection",
     "residual_start",
 ]
