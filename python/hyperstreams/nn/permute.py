@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .connection import Connection
 from .ends import ExpandStreams, ReduceStreams
+from .families.single_pass import SinglePassExpand
 from .precision import FullPrecisionModule
 
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -27,11 +28,14 @@ def permute_streams(model: _Model, permutation: Sequence[int]) -> _Model:
     not a permutation of the model's streams, for models without streams, and for families that are
     not closed under permutations, because their matrices treat the streams by position. Those are
     the mixers ``kronecker``, ``spectral``, ``circulant`` and ``transport``, a user's own without
-    ``permute_logits``, and the connection ``altup``.
+    ``permute_logits``, and the connections ``altup``, ``xhc``, the single-pass and the segmented
+    ones.
     """
-    owners = [module for module in model.modules() if isinstance(module, FullPrecisionModule)]
+    owners: list[nn.Module] = [m for m in model.modules() if isinstance(m, FullPrecisionModule)]
     if not owners:
         raise ValueError("permute_streams: model: expected connections with streams, got none")
+    # Reads stream 0 at first, whatever its parameters are.
+    owners += [module for module in model.modules() if isinstance(module, SinglePassExpand)]
     for owner in owners:
         _check(owner, permutation)
     for owner in owners:
@@ -47,14 +51,13 @@ def permute_streams(model: _Model, permutation: Sequence[int]) -> _Model:
     return model
 
 
-def _check(owner: FullPrecisionModule, permutation: Sequence[int]) -> None:
-    if type(owner) not in (Connection, ExpandStreams, ReduceStreams):
+def _check(owner: nn.Module, permutation: Sequence[int]) -> None:
+    if not isinstance(owner, Connection | ExpandStreams | ReduceStreams):
         raise ValueError(
             f"permute_streams: model: expected a family closed under permutations, got "
             f"{type(owner).__name__}"
         )
     n = owner.n_streams
-    assert isinstance(n, int)
     if sorted(permutation) != list(range(n)):
         raise ValueError(
             f"permute_streams: permutation: expected one of 0..{n - 1}, got {list(permutation)}"
