@@ -182,9 +182,9 @@ def _tokens(mixer: Mixer, n: int, seed: int) -> None:
     _expect(close(_map(mixer, strided, n), h), "wrong for logits with strides")
     batched = torch.vmap(lambda z: _map(mixer, z, n))(logits)
     _expect(close(batched, h), "torch.vmap gives another result")
-    near = logits.abs().amax(dim=-1) < 4.0 if logits.shape[-1] else logits.new_ones(len(logits)) > 0
-    single = _map(mixer, logits[near].float(), n).double()
-    difference = (single - h[near]).abs().amax().item() if bool(near.any()) else 0.0
+    # Of logits of sizes 0.1 and 1: a mixer may be ill-conditioned far out.
+    single = _map(mixer, logits[:32].float(), n).double()
+    difference = (single - h[:32]).abs().amax().item()
     _expect(difference < 1e-3, f"float32 and float64 differ by {difference:.1e}")
 
 
@@ -242,7 +242,8 @@ def _run(name: str, n: int | None, check: Callable[[], None]) -> Check:
     except _Wrong as error:
         return Check(name, n, str(error))
     except Exception as error:  # a user's class may fail in any way: that is a finding
-        return Check(name, n, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}")
+        first_line = str(error).strip().partition("\n")[0][:300]
+        return Check(name, n, f"{type(error).__name__}: {first_line}")
     return Check(name, n)
 
 
@@ -259,8 +260,8 @@ def run_checks(
     """
     yield _run("declaration", None, partial(_declaration, mixer))
     yield _run("refuses impossible n", None, partial(_range, mixer))
-    accepted = 0
-    for n in n_values:
+    accepted, sizes = 0, tuple(n_values)
+    for n in sizes:
         try:
             mixer.check(n)
         except ValueError as error:
@@ -269,7 +270,8 @@ def run_checks(
         accepted += 1
         for name, check in PER_N.items():
             yield _run(name, n, partial(check, mixer, n, seed))
-    yield Check("some n", None, None if accepted else f"refuses every n of {tuple(n_values)}")
+    if not accepted:
+        yield Check("range", None, f"refuses every n of {sizes}")
 
 
 def check_mixer(
