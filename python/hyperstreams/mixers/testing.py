@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError
 
 from .base import INVARIANTS, Mixer
 
@@ -203,7 +204,7 @@ def _gradient(mixer: Mixer, n: int, seed: int) -> None:
     for order, check, fast in (("first", first, count > 9), ("second", second, True)):
         try:
             check(function, (logits,), fast_mode=fast)
-        except RuntimeError as error:
+        except GradcheckError as error:
             lines = str(error).strip().splitlines()
             raise _Wrong(f"{order} derivative: {' '.join(lines[:4])[:300]}") from None
 
@@ -242,8 +243,8 @@ def _run(name: str, n: int | None, check: Callable[[], None]) -> Check:
     except _Wrong as error:
         return Check(name, n, str(error))
     except Exception as error:  # a user's class may fail in any way: that is a finding
-        first_line = str(error).strip().partition("\n")[0][:300]
-        return Check(name, n, f"{type(error).__name__}: {first_line}")
+        words = [type(error).__name__, str(error).strip().partition("\n")[0][:300]]
+        return Check(name, n, ": ".join(filter(None, words)))
     return Check(name, n)
 
 
