@@ -26,12 +26,15 @@ def _expansions() -> dict[str, str]:
 
 
 def _presets() -> dict[str, str]:
+    from .models import GPTConfig, parameter_table
     from .models.config import PRESETS
 
-    return {
-        name: ", ".join(f"{key} {value}" for key, value in preset.items())
-        for name, preset in PRESETS.items()
-    }
+    def describe(name: str) -> str:
+        total = parameter_table(GPTConfig.preset(name, connection="residual"))["total"]
+        sizes = ", ".join(f"{key} {value}" for key, value in PRESETS[name].items())
+        return f"{total:,} parameters with connection residual: {sizes}"
+
+    return {name: describe(name) for name in PRESETS}
 
 
 def _figures() -> dict[str, str]:
