@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .cli_settings import Parser, add_settings, parse_settings
 from .diagnostics import capture, quantity
-from .train import LoadedRun, RunError, RunSummary, load_settings, run_comparison
+from .nn import CONNECTIONS
+from .train import (
+    LoadedRun,
+    RunError,
+    RunSummary,
+    build_config,
+    load_settings,
+    run_comparison,
+)
 from .train.compare import format_table
+from .train.trainer import build_model
 
 CAPTURE_BATCHES = 4
+ALL_STEPS, ALL_SEEDS = 150, "2"
+"""What ``--connections all`` trains unless told otherwise: about an hour on two cores."""
 QUANTITIES = ("read_effective_streams", "write_effective_streams", "off_diagonal_mass")
 
 
@@ -21,17 +32,20 @@ def main(arguments: Sequence[str]) -> int:
         "compare",
         description="Train several connections with several seeds on the same data in the same "
         "order and print one table.\nA connection may be extended: mhc_lite+lss (Learned Stream "
-        "Scaling), mhc+n_streams=2, ... Finished runs\nare reused, interrupted ones continued.",
+        "Scaling), mhc+n_streams=2, ...\n'all' stands for every connection, "
+        f"trained for {ALL_STEPS} steps with {ALL_SEEDS} seeds unless said otherwise. Finished "
+        "runs are\nreused, interrupted ones continued.",
         examples=[
             "hyperstreams compare --connections residual,mhc,mhc_lite,mhc_lite+lss --seeds 3 "
             "--out runs/first",
             "hyperstreams compare configs/tiny.toml --connections hc,identity --seeds 0,7 "
             "--steps 300 --out runs/second",
+            "hyperstreams compare --connections all --preset tiny --out runs/all",
         ],
     )
     parser.add_argument("--connections", required=True, help="comma-separated; see above")
     parser.add_argument(
-        "--seeds", default="3", help="a count (3: seeds 0, 1, 2) or a list (0,7); default 3"
+        "--seeds", help="a count (3: seeds 0, 1, 2) or a list (0,7); default 3"
     )
     parser.add_argument("--out", default="runs/compare", help="default %(default)s")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
@@ -45,10 +59,13 @@ def main(arguments: Sequence[str]) -> int:
     def report(spec: str, seed: int, summary: RunSummary) -> None:
         print(f"{spec}, seed {seed}: loss {summary.final_eval_loss:.4f}", flush=True)
 
+    specs = namespace.connections.split(",")
+    if "all" in specs:
+        settings.setdefault("steps", ALL_STEPS)
     comparison = run_comparison(
         settings,
-        namespace.connections.split(","),
-        parse_seeds(namespace.seeds),
+        every_connection(specs, settings),
+        parse_seeds(namespace.seeds or (ALL_SEEDS if "all" in specs else "3")),
         namespace.out,
         progress=not namespace.quiet,
         measure=measure_streams,
@@ -59,7 +76,28 @@ def main(arguments: Sequence[str]) -> int:
         return 128 + signal.Signals[comparison.interrupted].value
     print(format_table(comparison.rows), end="")
     print(f"written: {namespace.out}/compare.json, compare.csv, compare.md")
+    try:
+        from .reproduce.comparison import save_picture
+
+        print(f"picture: {save_picture(comparison.rows, namespace.out)}")
+    except RunError as error:
+        print(f"no picture: {error}", file=sys.stderr)
     return 0
+
+
+def every_connection(specs: Sequence[str], settings: Mapping[str, object]) -> list[str]:
+    """``specs`` with ``all`` replaced by every connection that exists for these settings."""
+    if "all" not in specs:
+        return list(specs)
+    names = []
+    for name in CONNECTIONS:
+        try:
+            build_config({**settings, "connection": name})
+        except RunError as error:
+            print(f"left out: {error}", file=sys.stderr)
+        else:
+            names.append(name)
+    return list(dict.fromkeys(s for spec in specs for s in (names if spec == "all" else [spec])))
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -74,10 +112,18 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def measure_streams(run: LoadedRun) -> dict[str, float]:
-    """Mean over sites of effective streams and off-diagonal mass, on fixed validation windows."""
+    """Mean over sites of effective streams and off-diagonal mass, on fixed validation windows.
+
+    With each its value before training, under ``<name>_initial``.
+    """
     if not run.config.model.has_streams:
         return {}
     batch_size = run.config.batch_size
-    batches = run.data.eval_batches(batch_size, CAPTURE_BATCHES * batch_size)
-    captured = capture(run.model, batches)
-    return {name: float(quantity(name, captured).mean()) for name in QUANTITIES}
+    batches = list(run.data.eval_batches(batch_size, CAPTURE_BATCHES * batch_size))
+    initial = build_model(run.config).eval()
+    values = {}
+    for model, suffix in ((run.model, ""), (initial, "_initial")):
+        captured = capture(model, batches)
+        for name in QUANTITIES:
+            values[name + suffix] = float(quantity(name, captured).mean())
+    return values

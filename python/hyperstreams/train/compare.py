@@ -205,16 +205,29 @@ HEADINGS = {
     "parameters": "parameters",
     "connection_parameters_per_sublayer": "per sublayer",
     "ms_per_step": "ms/step",
+    "read_effective_streams": "N_eff read",
+    "write_effective_streams": "N_eff write",
+    "off_diagonal_mass": "off-diagonal",
 }
-_DIGITS = {"loss_mean": 4, "loss_spread": 4, "difference_mean": 4, "difference_spread": 4}
+_DIGITS = {
+    **dict.fromkeys(("loss_mean", "loss_spread", "difference_mean", "difference_spread"), 4),
+    "ms_per_step": 0,
+    "off_diagonal_mass": 3,
+}
+INITIAL = "_initial"
+"""Ends the name of the value that a column has before training; the table shows it in brackets."""
 
 
 def format_table(rows: Sequence[Mapping[str, Any]], *, markdown: bool = False) -> str:
     """The rows as an aligned text table or in Markdown; columns beyond the known ones come last."""
-    others = [k for k, v in rows[0].items() if k not in HEADINGS and not isinstance(v, list)]
+    others = [
+        name
+        for name, value in rows[0].items()
+        if name not in HEADINGS and not isinstance(value, list) and not name.endswith(INITIAL)
+    ]
     columns = [*(k for k in HEADINGS if k in rows[0]), *others]
     header = [HEADINGS.get(column, column.replace("_", " ")) for column in columns]
-    cells = [[_cell(column, row[column]) for column in columns] for row in rows]
+    cells = [[_with_initial(column, row) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     lines = [_line(header, widths, markdown), *(_line(row, widths, markdown) for row in cells)]
     if markdown:
@@ -223,6 +236,11 @@ def format_table(rows: Sequence[Mapping[str, Any]], *, markdown: bool = False) -
         ]
         lines.insert(1, _line(rule, widths, markdown))
     return "\n".join(lines) + "\n"
+
+
+def _with_initial(column: str, row: Mapping[str, Any]) -> str:
+    text, initial = _cell(column, row[column]), row.get(column + INITIAL)
+    return text if initial is None else f"{text} ({_cell(column, initial)})"
 
 
 def _cell(column: str, value: Any) -> str:
