@@ -44,9 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         ],
     )
     parser.add_argument("--connections", required=True, help="comma-separated; see above")
-    parser.add_argument(
-        "--seeds", help="a count (3: seeds 0, 1, 2) or a list (0,7); default 3"
-    )
+    parser.add_argument("--seeds", help="a count (3: seeds 0, 1, 2) or a list (0,7); default 3")
     parser.add_argument("--out", default="runs/compare", help="default %(default)s")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
     add_settings(parser)

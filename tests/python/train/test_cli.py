@@ -14,7 +14,7 @@ import hyperstreams
 import pytest
 import torch
 from hyperstreams.cli import COMMANDS, main
-from hyperstreams.cli_compare import parse_seeds
+from hyperstreams.cli_compare import every_connection, parse_seeds
 
 Capture = pytest.CaptureFixture[str]
 Command = tuple[list[str], dict[str, str]]
@@ -127,6 +127,22 @@ def test_compare(micro: dict[str, Any], tmp_path: Path, capsys: Capture) -> None
     assert 1 < row["read_effective_streams"] <= 2
     assert 1 < row["write_effective_streams"] <= 2
     assert 0 < row["off_diagonal_mass"] < 1
+
+    assert row["off_diagonal_mass_initial"] == pytest.approx(row["off_diagonal_mass"], rel=0.2)
+    assert "(" in lines[2]
+    assert "(" not in lines[1]
+    for suffix in ("png", "pdf"):
+        assert (out / f"compare.{suffix}").stat().st_size > 5000
+
+
+def test_all_connections_that_exist_for_the_sizes(capsys: Capture) -> None:
+    assert every_connection(["hc", "mhc+n_streams=2"], {}) == ["hc", "mhc+n_streams=2"]
+    names = every_connection(["hc", "all"], {"n_streams": 3})
+    assert names[0] == "hc"
+    assert {"residual", "mhc", "shc", "frac", "altup"} <= set(names)
+    assert len(names) == len(set(names))
+    assert "vwn" not in names
+    assert "left out: connection 'vwn': n_streams" in capsys.readouterr().err
 
 
 def test_seeds() -> None:
