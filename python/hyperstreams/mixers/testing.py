@@ -227,6 +227,25 @@ def _start(mixer: Mixer, n: int, seed: int) -> None:
     )
 
 
+def _permutation(mixer: Mixer, n: int, seed: int) -> None:
+    logits = _samples(mixer, n, F64, seed)
+    order = [*range(1, n), 0]  # its own inverse for n <= 2 only
+    permuted = mixer.permute_logits(logits, order, n)
+    if permuted is None:
+        return
+    expected = _map(mixer, logits, n)[:, order][:, :, order]
+    found = _map(mixer, permuted, n)
+    _expect(
+        torch.allclose(found, expected, atol=1e-9, rtol=1e-9),
+        "the map of permute_logits(logits) is not that of the logits with its streams permuted",
+    )
+    rest = mixer.permute_logits(2.0 * logits.roll(1, 0) + logits, order, n)
+    _expect(
+        rest is not None and torch.allclose(rest, 2.0 * permuted.roll(1, 0) + permuted),
+        "permute_logits is not linear",
+    )
+
+
 PER_N: dict[str, Callable[[Mixer, int, int], None]] = {
     "logit counts and initial logits": _logits,
     "shapes and dtypes": _shapes,
@@ -234,6 +253,7 @@ PER_N: dict[str, Callable[[Mixer, int, int], None]] = {
     "one token at a time": _tokens,
     "gradients": _gradient,
     "trains from its start": _start,
+    "permutes with the streams": _permutation,
 }
 
 
@@ -257,7 +277,7 @@ def run_checks(
     ``n_values`` that ``mixer.check`` accepts: logit counts and initial logits; shapes, dtypes and
     devices; the declared invariants in float32 and float64 for logits of three sizes and near the
     start; one token's matrix is independent of the others, of strides, of ``torch.vmap``; first and
-    second derivatives against finite differences; a gradient at the start.
+    second derivatives against finite differences; a gradient at the start; ``permute_logits``.
     """
     yield _run("declaration", None, partial(_declaration, mixer))
     yield _run("refuses impossible n", None, partial(_range, mixer))

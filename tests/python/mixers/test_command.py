@@ -57,7 +57,7 @@ def test_a_right_mixer(capsys: Capture) -> None:
     assert "Averaging(weight=1.0)\ninvariants: commuting, doubly_stochastic, symmetric\n" in text
     assert "n = 3: 1 logits; starts with 0.99978 on the diagonal, 1.12e-04 to 1.12e-04 off" in text
     assert text.count("  ok    invariants\n") == 2
-    assert text.endswith("all 14 checks pass\n")
+    assert text.endswith("all 16 checks pass\n")
 
 
 def test_a_wrong_mixer(capsys: Capture) -> None:
@@ -65,7 +65,7 @@ def test_a_wrong_mixer(capsys: Capture) -> None:
     text = capsys.readouterr().out
     assert "Averaging(weight=1.01)" in text
     assert "  FAIL  invariants\n        'doubly_stochastic' (nonnegative with unit row" in text
-    assert text.endswith("8 checks, 1 failed\n")
+    assert text.endswith("9 checks, 1 failed\n")
 
 
 def test_a_registered_mixer_and_refused_sizes(capsys: Capture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -232,6 +233,34 @@ class Raises(Planted):
 
 
 @dataclass(frozen=True)
+class PermutesBackwards(Planted):
+    """The commonest mistake: the inverse permutation. Cycles show it, transpositions do not."""
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        inverse = torch.tensor(permutation).argsort()
+        return logits.unflatten(-1, (n, n))[..., inverse, :][..., inverse].flatten(-2)
+
+
+@dataclass(frozen=True)
+class PermutesAffinely(Mixer):
+    name = "permutes_affinely"
+    paper = "-"
+
+    def logit_count(self, n: int) -> int:
+        return 1
+
+    def initial_logits(self, n: int) -> Tensor:
+        return torch.zeros(1)
+
+    def map(self, logits: Tensor, n: int) -> Tensor:
+        angle = (2 * torch.pi * logits).sin().unsqueeze(-1)
+        return angle * torch.eye(n, dtype=logits.dtype, device=logits.device)
+
+    def permute_logits(self, logits: Tensor, permutation: Sequence[int], n: int) -> Tensor:
+        return logits + 1.0
+
+
+@dataclass(frozen=True)
 class Unfinished(Planted):
     def matrix(self, s: Tensor) -> Tensor:
         raise NotImplementedError
@@ -258,6 +287,8 @@ class Unfinished(Planted):
         (WrongGroups(), "sizes that add up to 9, got (3, 3)"),
         (TooManyStatic(), "static_logit_count: expected 0..9, got 10"),
         (NeverRefuses(), "refuses impossible n: check(0) must raise ValueError"),
+        (PermutesBackwards(), "is not that of the logits with its streams permuted"),
+        (PermutesAffinely(), "permute_logits is not linear"),
         (Unfinished(), "gradients, n = 3: NotImplementedError"),
         (Raises(), "KeyError: 'my own mistake'"),
     ],
