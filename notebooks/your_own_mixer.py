@@ -36,7 +36,7 @@ from hyperstreams import ops
 from hyperstreams.mixers import INVARIANTS, Mixer
 from hyperstreams.mixers.testing import check_mixer
 
-STEPS = int(os.environ.get("HYPERSTREAMS_NOTEBOOK_STEPS", "120"))
+STEPS = int(os.environ.get("HYPERSTREAMS_NOTEBOOK_STEPS", "80"))
 
 # %% [markdown]
 # ## The mixer
