@@ -37,6 +37,7 @@ from hyperstreams.mixers import INVARIANTS, Mixer
 from hyperstreams.mixers.testing import check_mixer
 
 STEPS = int(os.environ.get("HYPERSTREAMS_NOTEBOOK_STEPS", "80"))
+torch.set_num_threads(1)  # a model this small gains nothing from a second
 
 # %% [markdown]
 # ## The mixer
