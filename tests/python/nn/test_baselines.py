@@ -12,6 +12,7 @@ from hyperstreams import nn as hnn
 from hyperstreams import ops
 from hyperstreams.nn.baselines.attention_residual import AttentionResidual
 from hyperstreams.nn.baselines.denseformer import DenseFormer
+from hyperstreams.nn.baselines.history import weighted_sum
 from hyperstreams.nn.baselines.post_norm import PostNormSite
 from hyperstreams.nn.baselines.residual_matrix import ResidualMatrix
 from torch import Tensor, nn
@@ -259,6 +260,37 @@ def test_history_is_not_copied(connection: str, h: Tensor) -> None:
         return sum(s.untyped_storage().nbytes() for s in storages.values())
 
     assert kept(32) - kept(16) == kept(48) - kept(32)
+
+
+@pytest.mark.parametrize(
+    ("module", "family", "terms"),
+    [
+        # L blocks of two sites: L (L + 3) / 2; S sites and the router: (S + 1) (S + 2) / 2.
+        ("denseformer", DenseFormer("d", "-"), lambda s: s // 2 * (s // 2 + 3) // 2),
+        ("attention_residual", AttentionResidual("a", "-"), lambda s: (s + 1) * (s + 2) // 2),
+        # Four blocks of s / 4 sites: linear in depth.
+        ("attention_residual", AttentionResidual("b", "-", 4), lambda s: s // 4 * 14 + 1),
+    ],
+)
+@pytest.mark.parametrize("sites", [8, 16, 32])
+def test_hidden_states_read(
+    module: str,
+    family: hnn.ConnectionFamily,
+    terms: Callable[[int], int],
+    sites: int,
+    h: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many as the paper's formula needs, and not more."""
+    counted = []
+
+    def counting(values: list[Tensor], weights: Tensor) -> Tensor:
+        counted.append(len(values))
+        return weighted_sum(values, weights)
+
+    monkeypatch.setattr(f"hyperstreams.nn.baselines.{module}.weighted_sum", counting)
+    run(build(family, [nn.Tanh() for _ in range(sites)]), h)
+    assert sum(counted) == terms(sites)
 
 
 def hyper_connections(functions: list[nn.Module], matrices: list[list[list[float]]]) -> nn.Module:

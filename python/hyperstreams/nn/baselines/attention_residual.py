@@ -111,9 +111,10 @@ class AttentionResidual(ConnectionFamily):
         blocks, of which only the sums are attended to (beside the current block's partial sum;
         a block's first sublayer has none).
 
-    Starts as the uniform average. 2 C parameters per site. S sites read S (S + 3) / 2 hidden
-    states twice per token, N blocks about S N / 2: the full form is quadratic in depth, as in the
-    paper. The history is kept, not copied.
+    Starts as the uniform average. 2 C parameters per site and for the router. S sites and the
+    router attend to (S + 1) (S + 2) / 2 hidden states per token, quadratic in depth as in the
+    paper; with N blocks to about S N / 2, linear. Each is read once for its score and once for the
+    sum (``history.weighted_sum`` has the measured cost). The history is kept, not copied.
     """
 
     blocks: int | None = None
