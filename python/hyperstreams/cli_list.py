@@ -5,24 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .cli_settings import Parser
-
-
-def _connections() -> dict[str, str]:
-    from .nn import CONNECTIONS
-
-    return {name: connection.paper for name, connection in CONNECTIONS.items()}
-
-
-def _mixers() -> dict[str, str]:
-    from .mixers import MIXERS
-
-    return {name: mixer.paper for name, mixer in MIXERS.items()}
-
-
-def _expansions() -> dict[str, str]:
-    from .init import EXPANSION_SCHEMES
-
-    return {name: scheme.summary for name, scheme in EXPANSION_SCHEMES.items()}
+from .train.errors import RunError
 
 
 def _presets() -> dict[str, str]:
@@ -51,30 +34,49 @@ def _datasets() -> dict[str, str]:
     }
 
 
-KINDS = {
-    "connections": _connections,
-    "mixers": _mixers,
-    "expansions": _expansions,
-    "presets": _presets,
-    "figures": _figures,
-    "datasets": _datasets,
-}
+NAMES = {"presets": _presets, "figures": _figures, "datasets": _datasets}
+TABLES = ("connections", "mixers", "inits", "dialects")
+KINDS = (*TABLES, *NAMES)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the names of one kind, or of all."""
+    """Print the table of one kind, or of all."""
     parser = Parser(
         "list",
-        description="Names that settings and commands accept.",
-        examples=["hyperstreams list connections"],
+        description="Names that settings and commands accept, with what they mean and cost.",
+        examples=[
+            "hyperstreams list connections",
+            "hyperstreams list connections --n_streams 2 --width 768",
+            "hyperstreams list --markdown > docs/connections.md",
+        ],
     )
-    parser.add_argument("kind", nargs="?", choices=list(KINDS), help="default: all of them")
+    parser.add_argument("kind", nargs="?", choices=KINDS, help="default: all of them")
+    parser.add_argument("--n_streams", type=int, default=4, help="n of the counts, default 4")
+    parser.add_argument("--width", type=int, default=1024, help="C of the counts, default 1024")
+    parser.add_argument("--markdown", action="store_true", help="the docs page")
     options = parser.parse_args(arguments)
+    from . import catalogue
+
+    if options.n_streams < 1 or options.width < 1:
+        raise RunError("list: n_streams, width: expected at least 1")
+    if options.markdown:
+        print(catalogue.markdown(), end="")
+        return 0
     for kind in [options.kind] if options.kind else KINDS:
-        names = KINDS[kind]()
         if options.kind is None:
             print(f"{kind}:")
-        width = max(map(len, names))
-        for name, text in names.items():
-            print(f"  {name.ljust(width)}  {text}".rstrip())
+        if kind in NAMES:
+            names = NAMES[kind]()
+            width = max(map(len, names))
+            for name, text in names.items():
+                print(f"  {name.ljust(width)}  {text}".rstrip())
+            continue
+        if kind == "connections":
+            table = catalogue.connections(options.n_streams, options.width)
+        elif kind == "mixers":
+            table = catalogue.mixers(options.n_streams)
+        else:
+            table = catalogue.inits() if kind == "inits" else catalogue.dialects()
+        print(table.about.replace("`", ""))
+        print(table.text())
     return 0

@@ -75,8 +75,10 @@ PYTHON = {
         ".",
     ],
     ".doctor": ["torch", ".ops", ".mixers", "._library", "._info", "."],
+    ".catalogue": ["torch", ".models", ".nn", ".mixers", ".init", ".ops"],
     ".cli": [
         "torch",
+        ".catalogue",
         ".train",
         ".reproduce",
         ".doctor",

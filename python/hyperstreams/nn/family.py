@@ -61,6 +61,7 @@ class ConnectionFamily(ABC):
     branch_norm : branches normalise their input themselves.
     branch_projects : attention branches project hidden states to queries, keys, values and back;
         otherwise the sites hand them all heads' vectors and take back those of the outputs.
+    fused_ops : the ops of this package that its sites run, all else being PyTorch.
     has_streams : states are :class:`Streams`, and the expansion takes ``collect_stats``.
     """
 
@@ -68,6 +69,7 @@ class ConnectionFamily(ABC):
     paper: str
 
     branch_norm: ClassVar[bool] = True
+    fused_ops: ClassVar[tuple[str, ...]] = ()
     branch_projects: ClassVar[bool] = True
     has_streams: ClassVar[bool] = False
 

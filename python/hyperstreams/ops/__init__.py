@@ -8,6 +8,7 @@ the PyTorch of :mod:`hyperstreams.ops.reference`, which defines it: see :func:`b
 
 from ._backend import Backend, BackendStatus, backend, backend_status, set_backend
 from ._boundary import boundary, site_coefficients
+from ._coefficient_settings import coefficients_are_fused
 from ._ops import RECOMPUTE_CHEAP
 from .functional import (
     coefficients,
@@ -30,6 +31,7 @@ __all__ = [
     "backend_status",
     "boundary",
     "coefficients",
+    "coefficients_are_fused",
     "expand",
     "mix_write",
     "project",

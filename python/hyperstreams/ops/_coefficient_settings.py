@@ -69,3 +69,18 @@ def coefficient_settings(
     )
     constants = (*(value for a in activations for value in (a.factor, a.offset)), *map_floats)
     return CoefficientSettings(n_streams, MAPS[fused_map], settings, constants)
+
+
+def coefficients_are_fused(
+    mixer: Mixer,
+    n_streams: int,
+    read_activation: Activation = READ_ACTIVATION,
+    write_activation: Activation = WRITE_ACTIVATION,
+    mix_activation: Activation = MIX_ACTIVATION,
+    per_stream: bool = False,
+) -> bool:
+    """Whether the kernels of ``coefficients`` compute these settings; else PyTorch does."""
+    encoded = coefficient_settings(
+        mixer, n_streams, read_activation, write_activation, mix_activation, per_stream
+    )
+    return encoded is not None

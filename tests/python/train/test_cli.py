@@ -164,14 +164,15 @@ def test_prepare_and_train_on_the_folder(
 
 
 @pytest.mark.parametrize(
-    "kind", ["connections", "mixers", "expansions", "presets", "figures", "datasets"]
+    "kind", ["connections", "mixers", "inits", "dialects", "presets", "figures", "datasets"]
 )
 def test_list(kind: str, capsys: Capture) -> None:
     assert main(["list", kind]) == 0
     known = {
         "connections": "mhc_lite",
         "mixers": "permutation",
-        "expansions": "learned_scale",
+        "inits": "expand=learned_scale",
+        "dialects": "deepseek_v4",
         "presets": "tiny",
         "figures": "fig2",
         "datasets": "builtin",

@@ -96,6 +96,8 @@ class AltUp(ConnectionFamily):
     stream, and has learned projections at the ends.
     """
 
+    fused_ops = ("mix_write",)
+
     def build_expand(self, plan: Plan) -> nn.Module:
         options = {**plan.expand, **plan.factory, "generator": plan.generator}
         return Expand(ExpandStreams(n_streams=plan.n_streams, width=plan.width, **options))

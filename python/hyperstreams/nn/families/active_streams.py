@@ -135,6 +135,8 @@ class ActiveStreams(ConnectionFamily):
     cached generation with it, does not have. Published with 16 streams, 4 active, 2 fixed.
     """
 
+    fused_ops = ("project", "read", "mix_write")
+
     active: int = 4
     fixed: int = 2
 

@@ -81,6 +81,8 @@ class SinglePass(ConnectionFamily):
     connection : the connection whose coefficients are used.
     """
 
+    fused_ops = ("project", "coefficients", "read", "mix_write")
+
     connection: str = "deepseek_v4"
 
     def build_expand(self, plan: Plan) -> nn.Module:

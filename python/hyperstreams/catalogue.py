@@ -1,0 +1,179 @@
+"""Everything that has a name, as tables from the registries: ``hyperstreams list`` and the docs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .init import DESIGNATION_SCHEMES, EXPANSION_SCHEMES
+from .mixers import DIALECTS, MIXERS, Mixer
+from .models import DECAY_POLICIES, GPTConfig
+from .models.size import operations_table, parameter_table
+from .nn import CONNECTIONS, ConnectionConfig, ConnectionFamily
+from .ops import coefficients_are_fused
+
+N_STREAMS, WIDTH = 4, 1024
+SITES = 8
+"""Connections that differ between sites are averaged over this many."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, a line about the columns, column names, and rows of text."""
+
+    title: str
+    about: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+    def text(self) -> str:
+        """Aligned columns for a terminal, the last one ragged."""
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[k]) for line in lines) for k in range(len(self.columns))]
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+    def markdown(self) -> str:
+        """A section with the table."""
+        rule = ("---",) * len(self.columns)
+        lines = [f"| {' | '.join(line)} |" for line in (self.columns, rule)]
+        lines += [
+            f"| {' | '.join([f'`{name}`', *(cell.replace('|', chr(92) + '|') for cell in rest)])} |"
+            for name, *rest in self.rows
+        ]
+        return "\n".join([f"## {self.title}", "", self.about, "", *lines, ""])
+
+
+def connections(n_streams: int = N_STREAMS, width: int = WIDTH) -> Table:
+    """Every connection with its parameters, operations and kernels."""
+    rows = []
+    for name, connection in CONNECTIONS.items():
+        try:
+            counts = _site_costs(name, n_streams, width)
+        except ValueError:
+            counts = ("-", "-")
+        rows.append((name, *counts, _fused(connection, n_streams), connection.paper))
+    return Table(
+        "Connections",
+        f"`connection=`. Parameters and floating-point operations per token of one site (attention "
+        f"or MLP) for n = {n_streams} streams of width C = {width}, the branch not counted; - "
+        "where the connection does not exist for that n, or operations are not counted. Kernels: "
+        "which ops are fused; the rest is PyTorch.",
+        ("name", "parameters", "operations", "kernels", "what, source"),
+        rows,
+    )
+
+
+def _site_costs(name: str, n_streams: int, width: int) -> tuple[str, str]:
+    config = GPTConfig(
+        connection=name,
+        n_streams=n_streams,
+        width=width,
+        n_head=1,
+        n_layer=SITES // 2,
+        vocab_size=1,
+        block_size=1,
+    )
+    parameters = parameter_table(config)["connections"] / SITES
+    try:
+        operations = f"{operations_table(config)['connections'] // SITES:,}"
+    except ValueError:
+        operations = "-"
+    return f"{parameters:,.0f}", operations
+
+
+def _fused(connection: ConnectionConfig | ConnectionFamily, n_streams: int) -> str:
+    if isinstance(connection, ConnectionFamily):
+        return ", ".join(connection.fused_ops) or "-"
+    try:
+        connection.check(n_streams)
+    except ValueError:
+        return "-"
+    fused = coefficients_are_fused(
+        connection.mixer,
+        n_streams,
+        connection.read_activation,
+        connection.write_activation,
+        connection.mix_activation,
+        connection.norm == "per_stream",
+    )
+    return "all" if fused else "all but coefficients"
+
+
+def mixers(n_streams: int = N_STREAMS) -> Table:
+    """Every mixer with its logits, invariants and map."""
+
+    def row(name: str, mixer: Mixer) -> tuple[str, ...]:
+        try:
+            mixer.check(n_streams)
+        except ValueError:
+            counts = ("-", "-")
+        else:
+            count, static = mixer.logit_count(n_streams), mixer.static_logit_count(n_streams)
+            text = f"{count - static} + {static} static" if static else str(count)
+            counts = (text, mixer.fused_map_for(n_streams) or "PyTorch")
+        invariants = ", ".join(sorted(mixer.stated_invariants())) or "none"
+        return (name, *counts, invariants.replace("_", " "), mixer.paper)
+
+    return Table(
+        "Mixers",
+        f"Maps from logits to `h_res`: logits per token and kernel map for n = {n_streams}, and "
+        "what holds for every `h_res`.",
+        ("name", "logits", "map", "invariants", "source"),
+        [row(name, mixer()) for name, mixer in MIXERS.items()],
+    )
+
+
+def dialects() -> Table:
+    """Sinkhorn as other code bases write it."""
+
+    def settings(mixer: Mixer) -> str:
+        return repr(mixer).removeprefix("Sinkhorn").strip("()")
+
+    return Table(
+        "Dialects",
+        "Settings of the mixer `sinkhorn` with which public code bases compute mHC's `h_res`.",
+        ("name", "what", "settings"),
+        [(name, dialect.text, settings(dialect.mixer)) for name, dialect in DIALECTS.items()],
+    )
+
+
+def inits() -> Table:
+    """What breaks the symmetry between streams, and how else a model can start."""
+    starts = {
+        "designate=random": "each site favours a stream drawn from the generator",
+        "designate=fixed": "each site favours stream 0",
+        "designate=round_robin": "site k favours stream k mod n (2409.19606)",
+        "designate=none": "no stream is favoured: the symmetric model",
+    }
+    assert tuple(key.partition("=")[2] for key in starts) == DESIGNATION_SCHEMES
+    rows = [(f"expand={name}", scheme.summary) for name, scheme in EXPANSION_SCHEMES.items()]
+    rows += list(starts.items())
+    rows += [
+        ("start=residual", "coefficients that compute the plain residual network exactly"),
+        ("controller_std=S", "controller weights phi normal of deviation S, not their published 0"),
+        ("output_std_factor=F", "branch outputs' deviation times F; HC scales by sqrt(n)"),
+    ]
+    rows += [
+        (f"connection_policy={name}", f"weight decay of connection parameters: {policy.summary}")
+        for name, policy in DECAY_POLICIES.items()
+    ]
+    return Table(
+        "Initial values and decay",
+        "Settings of `GPTConfig` and `hyperstreams train`, as `--name value` or in a TOML file; "
+        "see `hyperstreams.init`.",
+        ("setting", "what"),
+        rows,
+    )
+
+
+def markdown() -> str:
+    """The docs page: all tables."""
+    head = (
+        "# Connections, mixers, dialects, initial values\n\n"
+        "Made by `hyperstreams list --markdown` from the registries; a test compares.\n"
+    )
+    tables = (connections(), mixers(), dialects(), inits())
+    return "\n".join([head, *(table.markdown() for table in tables)])
