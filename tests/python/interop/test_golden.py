@@ -16,21 +16,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
+BOUND = 1e-5
 
-# Peer: its source, its settings, the largest difference allowed, relative to the largest entry of
-# each tensor and at least absolute.
+# Peer: its source. The first of the six tokens is a hundred times smaller than the others, where
+# the eps of the norms matters.
 PEERS = {
-    "hc": ("hyper_connections", {}, 1e-5),
-    "mhc": ("hyper_connections", {}, 1e-5),
-    "mhc_lite": ("hyper_connections", {}, 1e-5),
-    "kromhc": ("hyper_connections", {}, 1e-5),
-    "lucidrains_mhc": ("hyper_connections", {}, 1e-5),
-    "lucidrains_mhc_log": ("hyper_connections", {}, 1e-5),
-    "tokenbender": ("hyper_connections", {}, 1e-5),
-    "deepseek_v4": ("deepseek_v4", {}, 1e-5),
-    "megatron": ("megatron", {}, 1e-5),
-    "liger": ("liger", {}, 1e-5),
-    "transformer_engine": ("transformer_engine", {}, 1e-5),
+    "hc": "hyper_connections",
+    "mhc": "hyper_connections",
+    "mhc_lite": "hyper_connections",
+    "kromhc": "hyper_connections",
+    "lucidrains_mhc": "hyper_connections",
+    "lucidrains_mhc_log": "hyper_connections",
+    "tokenbender": "hyper_connections",
+    "deepseek_v4": "deepseek_v4",
+    "megatron": "megatron",
+    "liger": "liger",
+    "transformer_engine": "transformer_engine",
 }
 PREFIXES = {
     "deepseek_v4": "model.layers.0.attn_hc.",
@@ -52,15 +53,17 @@ def load(peer: str, case: str) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): v for n, v in data.items() if n.startswith(prefix)}
 
 
-def gap(actual: Tensor | None, expected: Tensor) -> float:
+def gap(actual: Tensor | None, expected: Tensor, *, per_token: bool) -> float:
+    """Largest difference, relative to the largest entry (of the token) where that exceeds 1."""
     assert actual is not None
     assert actual.shape == expected.shape
-    return ((actual - expected).abs().max() / expected.abs().max().clamp_min(1)).item()
+    size = expected.abs().amax((-2, -1), keepdim=True) if per_token else expected.abs().max()
+    return ((actual - expected).abs() / size.clamp_min(1)).max().item()
 
 
 @pytest.mark.parametrize(("peer", "case"), cases())
 def test_site(peer: str, case: str) -> None:
-    source, settings, bound = PEERS[peer]
+    source = PEERS[peer]
     data = load(peer, case)
     prefix = PREFIXES.get(peer, "")
     # Gradients flow through the conversion, so that they are those of the foreign tensors.
@@ -74,7 +77,7 @@ def test_site(peer: str, case: str) -> None:
         prefix,
         {name: prefix + name for name in foreign},
         Checkpoint({prefix + name: (lambda value=value: value) for name, value in foreign.items()}),
-        settings,
+        {},
         strict=True,
         report=ForeignReport(source),
     )
@@ -85,8 +88,11 @@ def test_site(peer: str, case: str) -> None:
     branch = data["branch"].requires_grad_()
     _, u, _, h_post, h_res = torch.func.functional_call(connection, site.state, (x,))
     out = ops.mix_write(x, torch.tanh(u @ branch.T), h_res, h_post)
-    assert gap(out, data["out"]) <= bound
+    assert gap(out, data["out"], per_token=True) <= BOUND
     (out * data["cotangent"]).sum().backward()
     leaves = {"x": x, "branch": branch, **foreign}
-    gaps = {name: gap(leaf.grad, data[f"grad/{name}"]) for name, leaf in leaves.items()}
-    assert max(gaps.values()) <= bound, gaps
+    gaps = {
+        name: gap(leaf.grad, data[f"grad/{name}"], per_token=name == "x")
+        for name, leaf in leaves.items()
+    }
+    assert max(gaps.values()) <= BOUND, gaps

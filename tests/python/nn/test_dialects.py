@@ -97,6 +97,7 @@ def coefficients(name: str) -> list[Tensor]:
         ("deepseek_v4", 0.24999975, 0.24999975, (0.500001, 0.500001), (1.0, 1.0)),
         ("megatron", 0.24999975, 0.24999975, (0.500001, 0.500001), (1.0, 1.0)),
         ("liger", 0.24999975, 0.24999975, (0.5, 0.5), (1.0, 1.0)),
+        ("tokenbender", 1.0, 0.0, (0.998995, 3.351e-4), (0.25, 0.25)),
         ("lucidrains_hc", 1.0, 0.0, (1.0, 0.0), (1.0, 1.0)),
         ("lucidrains_mhc", 0.475367, 0.174878, (0.731059, 0.5), (1.462117, 1.462117)),
     ],
@@ -111,6 +112,15 @@ def test_initial_values(
         expected = torch.full((4,), others, dtype=F64)
         expected[0] = designated
         torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [("deepseek_v4", 1e-6), ("megatron", 1e-6), ("liger", 0)]
+)
+def test_eps_of_the_read(name: str, read: float) -> None:
+    h_pre, h_post, _ = coefficients(name)
+    torch.testing.assert_close(h_pre, torch.full((4,), 0.5 + read, dtype=F64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(h_post, torch.ones(4, dtype=F64), atol=1e-12, rtol=0)
 
 
 def test_phi_init() -> None:
