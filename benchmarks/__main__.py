@@ -16,10 +16,12 @@ os.environ["HYPERSTREAMS_REQUIRE_FUSED"] = "1"
 
 from hyperstreams.train.environment import describe_environment
 
+from .coefficients import run_coefficients
 from .sublayer import CASES, run_case
 from .training_step import run_steps
 
 RESULTS = Path(__file__).parent / "results"
+TABLES = ("coefficients", "sublayer", "step")
 
 
 def print_sublayers(results: list[dict[str, Any]]) -> None:
@@ -34,6 +36,20 @@ def print_sublayers(results: list[dict[str, Any]]) -> None:
         )
 
 
+def print_coefficients(result: dict[str, Any]) -> None:
+    print(
+        f"\nThe coefficients op, {result['tokens']} tokens, n = {result['n_streams']}, forward + "
+        "backward (median ms; speed-up is the paired median)"
+    )
+    print("| mixer | eager reference | fused | speed-up |\n|---|---|---|---|")
+    for name, times in result["mixers"].items():
+        fused, eager = times["fused"], times["reference"]
+        print(
+            f"| {name} | {eager['median_ms']:.2f} | {fused['median_ms']:.2f} "
+            f"| {fused['ratio']:.1f}x |"
+        )
+
+
 def print_steps(steps: dict[str, Any]) -> None:
     print(f"\nTraining step, tiny model, {steps['tokens']} tokens (median ms)")
     print("| connection | ms | times the residual's |\n|---|---|---|")
@@ -45,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=20, help="paired rounds per case")
-    parser.add_argument("--only", choices=["sublayer", "step"], help="one of the two tables")
+    parser.add_argument("--only", choices=TABLES, help="one of the tables")
     parser.add_argument("--out", type=Path, help="JSON file (default: benchmarks/results/...)")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
@@ -53,14 +69,19 @@ def main(argv: list[str] | None = None) -> int:
         "command": ["python", "-m", "benchmarks", *sys.argv[1:]]
     }
     record: dict[str, Any] = {"environment": environment}
-    if arguments.only != "step":
+    wanted = TABLES if arguments.only is None else (arguments.only,)
+    if "coefficients" in wanted:
+        record["coefficients"] = run_coefficients(rounds=arguments.rounds)
+        print_coefficients(record["coefficients"])
+    if "sublayer" in wanted:
         record["sublayer"] = [run_case(case, rounds=arguments.rounds) for case in CASES]
         print_sublayers(record["sublayer"])
-    if arguments.only != "sublayer":
+    if "step" in wanted:
         record["training_step"] = run_steps(rounds=arguments.rounds)
         print_steps(record["training_step"])
     day = time.strftime("%Y-%m-%d", time.gmtime())
-    out = arguments.out or RESULTS / f"cpu_{arguments.threads}threads_{day}.json"
+    table = "" if arguments.only is None else f"{arguments.only}_"
+    out = arguments.out or RESULTS / f"{table}cpu_{arguments.threads}threads_{day}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"\nwritten: {out}")

@@ -62,31 +62,42 @@ struct CoefficientPlan {
   }
 };
 
-template <class T>
-HYPERSTREAMS_INLINE Lanes<T> act(ActivationKind kind, Lanes<T> x) {
-  switch (kind) {
-    case ActivationKind::kSigmoid:
-      return sigmoid(x);
-    case ActivationKind::kTanh:
-      return tanh(x);
-    case ActivationKind::kNone:
-      break;
+template <ActivationKind kKind, bool kOutside>
+struct ActivationForm {
+  static constexpr ActivationKind kind = kKind;
+  static constexpr bool outside = kOutside;
+};
+
+/// Calls f(ActivationForm<kind, outside>{}).
+template <class F>
+HYPERSTREAMS_INLINE void dispatch_activation(const ActivationSettings& a, const F& f) {
+  using Kind = ActivationKind;
+  switch (a.kind) {
+    case Kind::kSigmoid:
+      return a.outside ? f(ActivationForm<Kind::kSigmoid, true>{})
+                       : f(ActivationForm<Kind::kSigmoid, false>{});
+    case Kind::kTanh:
+      return a.outside ? f(ActivationForm<Kind::kTanh, true>{})
+                       : f(ActivationForm<Kind::kTanh, false>{});
+    case Kind::kNone:
+      return a.outside ? f(ActivationForm<Kind::kNone, true>{})
+                       : f(ActivationForm<Kind::kNone, false>{});
   }
-  return x;
+}
+
+/// x[0, count) to act(x).
+template <ActivationKind kKind, class T>
+HYPERSTREAMS_INLINE void act_each(Lanes<T>* x, int count) {
+  if constexpr (kKind == ActivationKind::kSigmoid) sigmoid_each(x, count);
+  if constexpr (kKind == ActivationKind::kTanh) tanh_each(x, count);
 }
 
 /// Derivative of act at the point where it has this value.
-template <class T>
-HYPERSTREAMS_INLINE Lanes<T> act_slope(ActivationKind kind, Lanes<T> value) {
+template <ActivationKind kKind, class T>
+HYPERSTREAMS_INLINE Lanes<T> act_slope(Lanes<T> value) {
   const Lanes<T> one = Lanes<T>::set(1);
-  switch (kind) {
-    case ActivationKind::kSigmoid:
-      return value * (one - value);
-    case ActivationKind::kTanh:
-      return fma(Lanes<T>::set(0) - value, value, one);
-    case ActivationKind::kNone:
-      break;
-  }
+  if constexpr (kKind == ActivationKind::kSigmoid) return value * (one - value);
+  if constexpr (kKind == ActivationKind::kTanh) return fma(Lanes<T>::set(0) - value, value, one);
   return one;
 }
 
@@ -119,15 +130,32 @@ struct CoefficientTile {
                 rms_rows.token_stride, count, plan.rms, inv_rms.data());
     }
     for (const Stage& stage : plan.stages) {
-      const ActivationSettings& a = *stage.activation;
-      const lanes_t factor = lanes_t::set(static_cast<T>(a.factor));
-      const lanes_t offset = lanes_t::set(static_cast<T>(a.offset));
-      for (int k = stage.begin; k < stage.end; ++k) {
-        const lanes_t scale = lanes_t::set(plan.scale[k]), bias = lanes_t::set(plan.bias[k]);
-        z[k] = logits[plan.place[k]] * inv_rms[plan.stream[k]];
-        acted[k] = act(a.kind, a.outside ? z[k] : fma(scale, z[k], bias));
-        values[k] = fma(factor, a.outside ? fma(scale, acted[k], bias) : acted[k], offset);
-      }
+      dispatch_activation(*stage.activation, [&](auto form) { activate(stage, form); });
+    }
+  }
+
+ private:
+  // Lanes may alias anything, pointers inside *this too: those that the loop uses are copied.
+  template <class Form>
+  HYPERSTREAMS_INLINE void activate(const Stage& stage, Form) {
+    const CoefficientPlan<T>& p = plan;
+    const lanes_t *from = logits.data(), *rms = inv_rms.data();
+    lanes_t *z_out = z.data(), *acted_out = acted.data(), *values_out = values.data();
+    const lanes_t factor = lanes_t::set(static_cast<T>(stage.activation->factor));
+    const lanes_t offset = lanes_t::set(static_cast<T>(stage.activation->offset));
+    const T* biases = p.bias;
+    const int end = stage.end;
+    for (int k = stage.begin; k < end; ++k) {
+      const lanes_t x = from[p.place[k]] * rms[p.stream[k]];
+      z_out[k] = x;
+      acted_out[k] = Form::outside ? x : fma(lanes_t::set(p.scale[k]), x, lanes_t::set(biases[k]));
+    }
+    act_each<Form::kind>(acted_out + stage.begin, end - stage.begin);
+    for (int k = stage.begin; k < end; ++k) {
+      const lanes_t y = acted_out[k];
+      const lanes_t h =
+          Form::outside ? fma(lanes_t::set(p.scale[k]), y, lanes_t::set(biases[k])) : y;
+      values_out[k] = fma(factor, h, offset);
     }
   }
 };

@@ -53,22 +53,44 @@ struct BackwardTile : CoefficientTile<T> {
   void activation_adjoint() {
     for (lanes_t& g : grad_inv_rms) g = lanes_t::set(0);
     for (const Stage& stage : plan.stages) {
-      const ActivationSettings& a = *stage.activation;
-      const lanes_t factor = lanes_t::set(static_cast<T>(a.factor));
-      for (int k = stage.begin; k < stage.end; ++k) {
-        const lanes_t scale = lanes_t::set(plan.scale[k]);
-        const lanes_t of_value = grad[k] * factor;
-        const lanes_t sloped = of_value * act_slope(a.kind, this->acted[k]);
-        const lanes_t of_bias = a.outside ? of_value : sloped;
-        lanes_t& of_alpha = parameters[plan.group[k]];
-        of_alpha = fma(of_bias, a.outside ? this->acted[k] : this->z[k], of_alpha);
-        parameters[plan.groups + k] = parameters[plan.groups + k] + of_bias;
-        const lanes_t of_z = sloped * scale;
-        const int i = plan.stream[k], place = plan.place[k];
-        grad_logits[place] = of_z * this->inv_rms[i];
-        grad_inv_rms[i] = fma(of_z, this->logits[place], grad_inv_rms[i]);
-      }
+      dispatch_activation(*stage.activation, [&](auto form) { stage_adjoint(stage, form); });
     }
+  }
+
+  // Sums stay in registers while they are the same one's: those of a group, and inv_rms when there
+  // is one of it. Pointers are copied as in activate().
+  template <class Form>
+  HYPERSTREAMS_INLINE void stage_adjoint(const Stage& stage, Form) {
+    const CoefficientPlan<T>& p = plan;
+    const lanes_t *from = this->logits.data(), *z = this->z.data(), *acted = this->acted.data();
+    const lanes_t *rms = this->inv_rms.data(), *of_values = grad.data();
+    lanes_t *out = grad_logits.data(), *of_rms = grad_inv_rms.data(), *sums = parameters.data();
+    const lanes_t factor = lanes_t::set(static_cast<T>(stage.activation->factor));
+    const bool one_rms = p.rms == 1;
+    const int end = stage.end, groups = p.groups;
+    lanes_t rms_sum = of_rms[0];
+    for (int k = stage.begin; k < end;) {
+      const int group = p.group[k];
+      const lanes_t scale = lanes_t::set(p.scale[k]);
+      lanes_t of_alpha = sums[group];
+      for (; k < end && p.group[k] == group; ++k) {
+        const lanes_t of_value = of_values[k] * factor;
+        const lanes_t sloped = of_value * act_slope<Form::kind>(acted[k]);
+        const lanes_t of_bias = Form::outside ? of_value : sloped;
+        of_alpha = fma(of_bias, Form::outside ? acted[k] : z[k], of_alpha);
+        sums[groups + k] = sums[groups + k] + of_bias;
+        const lanes_t of_z = sloped * scale;
+        const int i = p.stream[k], place = p.place[k];
+        out[place] = of_z * rms[i];
+        if (one_rms) {
+          rms_sum = fma(of_z, from[place], rms_sum);
+        } else {
+          of_rms[i] = fma(of_z, from[place], of_rms[i]);
+        }
+      }
+      sums[group] = of_alpha;
+    }
+    if (one_rms) of_rms[0] = rms_sum;
   }
 
   /// Moves the parameter gradients into sums [groups + logits].

@@ -75,7 +75,7 @@ HYPERSTREAMS_INLINE Lanes<T> scale(Lanes<T> x, Lanes<T> k) {
 
 /// e^x, with gradual underflow.
 template <class T>
-HYPERSTREAMS_OUTLINE Lanes<T> exp(Lanes<T> x) {
+HYPERSTREAMS_INLINE Lanes<T> inline_exp(Lanes<T> x) {
   using lanes_t = Lanes<T>;
   using constants = MathConstants<T>;
   // A NaN is the second operand of both, which they return.
@@ -83,6 +83,11 @@ HYPERSTREAMS_OUTLINE Lanes<T> exp(Lanes<T> x) {
       min(lanes_t::set(constants::highest), max(lanes_t::set(constants::lowest), x));
   const ExpParts<T> parts(clamped);
   return scale(lanes_t::set(1) + parts.fraction, parts.exponent);
+}
+
+template <class T>
+HYPERSTREAMS_OUTLINE Lanes<T> exp(Lanes<T> x) {
+  return inline_exp(x);
 }
 
 /// Natural logarithm of positive normal numbers.
@@ -117,14 +122,14 @@ HYPERSTREAMS_OUTLINE Lanes<T> log(Lanes<T> x) {
 }
 
 template <class T>
-HYPERSTREAMS_OUTLINE Lanes<T> sigmoid(Lanes<T> x) {
+HYPERSTREAMS_INLINE Lanes<T> inline_sigmoid(Lanes<T> x) {
   using lanes_t = Lanes<T>;
   const lanes_t one = lanes_t::set(1);
-  return one / (one + exp(lanes_t::set(0) - x));
+  return one / (one + inline_exp(lanes_t::set(0) - x));
 }
 
 template <class T>
-HYPERSTREAMS_OUTLINE Lanes<T> tanh(Lanes<T> x) {
+HYPERSTREAMS_INLINE Lanes<T> inline_tanh(Lanes<T> x) {
   using lanes_t = Lanes<T>;
   const lanes_t zero = lanes_t::set(0), one = lanes_t::set(1);
   // expm1(-2|x|) without cancellation; beyond 20 tanh rounds to 1.
@@ -134,6 +139,28 @@ HYPERSTREAMS_OUTLINE Lanes<T> tanh(Lanes<T> x) {
   const lanes_t m = fma(parts.fraction, power, power - one);
   const lanes_t positive = (zero - m) / (lanes_t::set(2) + m);
   return select(less(x, zero), zero - positive, positive);
+}
+
+template <class T>
+HYPERSTREAMS_OUTLINE Lanes<T> tanh(Lanes<T> x) {
+  return inline_tanh(x);
+}
+
+// x[0, count) to f(x), in a loop of its own so that they overlap.
+
+template <class T>
+HYPERSTREAMS_OUTLINE void exp_each(Lanes<T>* x, int count) {
+  for (int k = 0; k < count; ++k) x[k] = inline_exp(x[k]);
+}
+
+template <class T>
+HYPERSTREAMS_OUTLINE void sigmoid_each(Lanes<T>* x, int count) {
+  for (int k = 0; k < count; ++k) x[k] = inline_sigmoid(x[k]);
+}
+
+template <class T>
+HYPERSTREAMS_OUTLINE void tanh_each(Lanes<T>* x, int count) {
+  for (int k = 0; k < count; ++k) x[k] = inline_tanh(x[k]);
 }
 
 /// True when a < b in some lane.

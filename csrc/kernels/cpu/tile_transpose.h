@@ -43,20 +43,98 @@ HYPERSTREAMS_INLINE void transpose(const T* from, int64_t from_stride, int64_t r
   }
 }
 
+#ifdef HYPERSTREAMS_ISA_IS_AVX512
+/// Whole registers are written here and read by the maps; pieces of them would have to reach the
+/// cache before they can be read as one.
+struct WideTranspose {
+  /// Each block of four columns becomes its 4 x 4 transpose.
+  static HYPERSTREAMS_INLINE void blocks(__m512* row) {
+    const __m512 low01 = _mm512_unpacklo_ps(row[0], row[1]);
+    const __m512 high01 = _mm512_unpackhi_ps(row[0], row[1]);
+    const __m512 low23 = _mm512_unpacklo_ps(row[2], row[3]);
+    const __m512 high23 = _mm512_unpackhi_ps(row[2], row[3]);
+    row[0] = _mm512_shuffle_ps(low01, low23, 0x44);
+    row[1] = _mm512_shuffle_ps(low01, low23, 0xee);
+    row[2] = _mm512_shuffle_ps(high01, high23, 0x44);
+    row[3] = _mm512_shuffle_ps(high01, high23, 0xee);
+  }
+
+  /// Four numbers of 16 tokens to lanes.
+  static HYPERSTREAMS_INLINE void load(const float* rows, int64_t stride, float* tile) {
+    __m512 row[4];
+    for (int r = 0; r < 4; ++r) {
+      const float* from = rows + r * stride;
+      row[r] = _mm512_castps128_ps512(_mm_loadu_ps(from));
+      row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(from + 4 * stride), 1);
+      row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(from + 8 * stride), 2);
+      row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(from + 12 * stride), 3);
+    }
+    blocks(row);
+    for (int r = 0; r < 4; ++r) _mm512_storeu_ps(tile + 16 * r, row[r]);
+  }
+
+  static HYPERSTREAMS_INLINE void store(const float* tile, float* rows, int64_t stride) {
+    __m512 row[4];
+    for (int r = 0; r < 4; ++r) row[r] = _mm512_loadu_ps(tile + 16 * r);
+    blocks(row);
+    for (int r = 0; r < 4; ++r) {
+      float* to = rows + r * stride;
+      _mm_storeu_ps(to, _mm512_castps512_ps128(row[r]));
+      _mm_storeu_ps(to + 4 * stride, _mm512_extractf32x4_ps(row[r], 1));
+      _mm_storeu_ps(to + 8 * stride, _mm512_extractf32x4_ps(row[r], 2));
+      _mm_storeu_ps(to + 12 * stride, _mm512_extractf32x4_ps(row[r], 3));
+    }
+  }
+};
+#endif
+
+/// Asks for `count` rows [size]. A tile reads and writes its rows in an order that the processor
+/// does not foresee, so each tile asks for the next one's. Beyond the last row it asks in vain.
+template <class T>
+HYPERSTREAMS_INLINE void prefetch_rows(const T* rows, int64_t stride, int64_t count, int size) {
+  constexpr int line = 64 / sizeof(T);
+  if (stride == size) {
+    for (int64_t k = 0; k < count * size; k += line) __builtin_prefetch(rows + k);
+  } else {
+    for (int64_t r = 0; r < count; ++r) {
+      for (int k = 0; k < size; k += line) __builtin_prefetch(rows + r * stride + k);
+    }
+  }
+}
+
 /// Rows [size] of `count` tokens to lanes; the other lanes are 0.
 template <class T>
 inline void load_tile(const T* rows, int64_t stride, int64_t count, int size, Lanes<T>* tile) {
   T* out = reinterpret_cast<T*>(tile);
   constexpr int lanes = Lanes<T>::size;
+  if (count == lanes) prefetch_rows(rows + lanes * stride, stride, lanes, size);
   if (count < lanes) std::memset(out, 0, sizeof(T) * static_cast<size_t>(lanes * size));
-  transpose(rows, stride, count, size, out, lanes);
+  int first = 0;
+#ifdef HYPERSTREAMS_ISA_IS_AVX512
+  if constexpr (sizeof(T) == 4) {
+    for (; count == lanes && first + 4 <= size; first += 4) {
+      WideTranspose::load(rows + first, stride, out + first * lanes);
+    }
+  }
+#endif
+  transpose(rows + first, stride, count, size - first, out + first * lanes, lanes);
 }
 
 /// The first `count` lanes to contiguous rows [size].
 template <class T>
 inline void store_tile(const Lanes<T>* tile, int64_t count, int size, T* rows) {
+  const T* from = reinterpret_cast<const T*>(tile);
   constexpr int lanes = Lanes<T>::size;
-  transpose(reinterpret_cast<const T*>(tile), lanes, size, count, rows, size);
+  if (count == lanes) prefetch_rows(rows + lanes * size, size, lanes, size);
+  int first = 0;
+#ifdef HYPERSTREAMS_ISA_IS_AVX512
+  if constexpr (sizeof(T) == 4) {
+    for (; count == lanes && first + 4 <= size; first += 4) {
+      WideTranspose::store(from + first * lanes, rows + first, size);
+    }
+  }
+#endif
+  transpose(from + first * lanes, lanes, size - first, count, rows + first, size);
 }
 
 }  // namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE

@@ -19,11 +19,10 @@ struct Circulant {
   static HYPERSTREAMS_HOST_DEVICE void softmax(int n, In logits, V* weight) {
     V largest = logits[0];
     for (int k = 1; k < n; ++k) largest = max(largest, logits[k]);
-    V sum = Lane<V>::set(0);
-    for (int k = 0; k < n; ++k) {
-      weight[k] = exp(logits[k] - largest);
-      sum = sum + weight[k];
-    }
+    for (int k = 0; k < n; ++k) weight[k] = logits[k] - largest;
+    exp_each(weight, n);
+    V sum = weight[0];
+    for (int k = 1; k < n; ++k) sum = sum + weight[k];
     const V scale = Lane<V>::set(1) / sum;
     for (int k = 0; k < n; ++k) weight[k] = weight[k] * scale;
   }

@@ -42,6 +42,25 @@ struct PermutationTable {
   }
 };
 
+/// permutation[r * kN + c]: those that map r to c, ascending.
+template <int kN>
+struct PermutationsByEntry {
+  static constexpr int count = factorial(kN - 1);
+  signed char permutation[kN * kN][count];
+
+  constexpr PermutationsByEntry() : permutation() {
+    constexpr PermutationTable<kN> table;
+    for (int e = 0; e < kN * kN; ++e) {
+      int found = 0;
+      for (int k = 0; k < factorial(kN); ++k) {
+        if (table.column[k][e / kN] == e % kN) {
+          permutation[e][found++] = static_cast<signed char>(k);
+        }
+      }
+    }
+  }
+};
+
 struct Permutation {
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return factorial(n); }
   static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
@@ -52,11 +71,10 @@ struct Permutation {
     constexpr int count = factorial(kN);
     V largest = logits[0];
     for (int k = 1; k < count; ++k) largest = max(largest, logits[k]);
-    V sum = Lane<V>::set(0);
-    for (int k = 0; k < count; ++k) {
-      weight[k] = exp(logits[k] - largest);
-      sum = sum + weight[k];
-    }
+    for (int k = 0; k < count; ++k) weight[k] = logits[k] - largest;
+    exp_each(weight, count);
+    V sum = weight[0];
+    for (int k = 1; k < count; ++k) sum = sum + weight[k];
     const V scale = Lane<V>::set(1) / sum;
     for (int k = 0; k < count; ++k) weight[k] = weight[k] * scale;
   }
@@ -64,20 +82,17 @@ struct Permutation {
   template <int kN, class V, class In, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void forward(const MapSettings& settings, int, In logits,
                                                Out h_res, Scratch) {
-    constexpr PermutationTable<kN> table;
+    constexpr PermutationsByEntry<kN> of_entry;
     const bool transposed = settings.ints[0] != 0;
     V weight[factorial(kN)];
     softmax<kN>(logits, weight);
-    V m[kN * kN];
-    for (int e = 0; e < kN * kN; ++e) m[e] = Lane<V>::set(0);
-    for (int k = 0; k < factorial(kN); ++k) {
-      for (int r = 0; r < kN; ++r) {
-        const int e = r * kN + table.column[k][r];
-        m[e] = m[e] + weight[k];
-      }
-    }
     for (int r = 0; r < kN; ++r) {
-      for (int c = 0; c < kN; ++c) h_res[r * kN + c] = transposed ? m[c * kN + r] : m[r * kN + c];
+      for (int c = 0; c < kN; ++c) {
+        const int e = r * kN + c;
+        V sum = weight[of_entry.permutation[e][0]];
+        for (int j = 1; j < of_entry.count; ++j) sum = sum + weight[of_entry.permutation[e][j]];
+        h_res[transposed ? c * kN + r : e] = sum;
+      }
     }
   }
 

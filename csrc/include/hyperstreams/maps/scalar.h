@@ -3,7 +3,8 @@
 // A map is a template over a lane type V: plain numbers here, 16 tokens in SIMD lanes on the CPU.
 // For any V it uses + - * /, less(a, b) and, found by argument-dependent lookup or below,
 //   fma(a, b, c) = a b + c; max; min; exp; tanh; log (of positive normal numbers);
-//   select(mask, if_true, if_false); any_less(a, b), true when less in some lane
+//   select(mask, if_true, if_false); any_less(a, b), true when less in some lane;
+//   exp_each(x, count), which replaces x[0, count) by their exponentials
 // and nothing else, so that one source serves both back ends.
 #pragma once
 
@@ -66,6 +67,10 @@ HYPERSTREAMS_HOST_DEVICE float exp(float a) { return ::expf(a); }
 HYPERSTREAMS_HOST_DEVICE double exp(double a) { return ::exp(a); }
 HYPERSTREAMS_HOST_DEVICE float log(float a) { return ::logf(a); }
 HYPERSTREAMS_HOST_DEVICE double log(double a) { return ::log(a); }
+template <class T>
+HYPERSTREAMS_HOST_DEVICE void exp_each(T* x, int count) {
+  for (int k = 0; k < count; ++k) x[k] = exp(x[k]);
+}
 HYPERSTREAMS_HOST_DEVICE float tanh(float a) { return ::tanhf(a); }
 HYPERSTREAMS_HOST_DEVICE double tanh(double a) { return ::tanh(a); }
 // The second operand where one is NaN, as SIMD instructions do.
