@@ -203,7 +203,7 @@ class GPT(nn.Module):
         temperature : divides the logits; 0 takes the most likely token. top_k : sample among the k
         most likely. Keys and values of earlier tokens are cached. Once the text is longer than
         ``block_size``, each token is predicted from the last ``block_size`` tokens afresh, because
-        learned positions do not slide.
+        positions, learned or kept in the cached keys, do not slide.
         """
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ValueError(

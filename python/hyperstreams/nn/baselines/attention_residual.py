@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +116,8 @@ class AttentionResidual(ConnectionFamily):
     paper; with N blocks to about S N / 2, linear. Each is read once for its score and once for the
     sum (``history.weighted_sum`` has the measured cost). The history is kept, not copied.
     """
+
+    fused_ops: ClassVar[tuple[str, ...]] = ("project",)
 
     blocks: int | None = None
 
