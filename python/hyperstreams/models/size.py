@@ -7,7 +7,13 @@ from math import factorial
 
 from torch import nn
 
-from ..nn import Connection, ConnectionFamily, FullPrecisionModule, find_connection
+from ..nn import (
+    Connection,
+    ConnectionFamily,
+    FullPrecisionModule,
+    branch_projects,
+    find_connection,
+)
 from .attention import Attention
 from .config import GPTConfig
 from .gpt import GPT
@@ -94,42 +100,42 @@ def operations_table(config: GPTConfig, *, context: int | None = None) -> dict[s
     do not grow with C. HC (n = 4) adds 0.29 % to OLMo-1B and 0.20 % to OLMo-7B without scores; its
     paper prints 0.200 % and 0.147 % and does not say what it counts.
 
-    Raises ValueError for connections with parameters that are no mixer around streams.
+    Raises ValueError for connections that do not know theirs (segments, xHC, single pass).
     """
     context = config.block_size if context is None else context
     c, hidden = config.width, config.hidden_width
-    head = c // config.n_head
-    qkv = c + 2 * head * (config.n_kv_head or config.n_head)
+    kv_width = c // config.n_head * (config.n_kv_head or config.n_head)
+    projections = c * (c + 2 * kv_width) + c * c if branch_projects(config.connection) else 0
     mlp = {
         "gelu": 2 * c * hidden,
         "swiglu": 3 * c * hidden,
         "moe": 3 * c * hidden * config.experts_per_token + c * config.n_experts,
     }[config.mlp]
     table = {
-        "attention": config.n_layer * 2 * (c * qkv + c * c),
+        "attention": config.n_layer * 2 * projections,
         "scores": config.n_layer * 2 * c * (context + 1),
         "mlp": config.n_layer * 2 * mlp,
-        "connections": 2 * config.n_layer * _site_operations(config),
+        "connections": _connection_operations(config, kv_width),
         "head": 2 * c * config.vocab_size,
     }
     return {**table, "total": sum(table.values())}
 
 
-def _site_operations(config: GPTConfig) -> int:
+def _connection_operations(config: GPTConfig, kv_width: int) -> int:
     connection = find_connection(config.connection)
-    c, n = config.width, config.n_streams
+    c, n, sites = config.width, config.n_streams, 2 * config.n_layer
     if isinstance(connection, ConnectionFamily):
-        parameters = parameter_table(config)
-        if parameters["connections"] or not connection.branch_projects:
+        total = connection.operations(width=c, kv_width=kv_width, n_sites=sites, n_streams=n)
+        if total is None:
             raise ValueError(
-                "operations_table: config: expected a mixer around streams or a connection without "
-                f"parameters, got {config.connection!r}"
+                "operations_table: config: expected a connection whose operations are known, "
+                f"got {config.connection!r}"
             )
-        return 0
+        return total
     mix = connection.mixer.map(connection.mixer.initial_logits(n), n)
     operations = 2 * n * c + 2 * n * c + (0 if mix is None else 2 * n * n * c)
     site = Connection(connection=connection, n_streams=n, width=c, site_index=0, device="meta")
     if site.phi is not None:
         streams = n if connection.norm == "per_stream" else 1
         operations += 2 * streams * site.phi.numel() + 2 * n * c
-    return operations
+    return sites * operations

@@ -90,6 +90,14 @@ class ConnectionFamily(ABC):
         """State to hidden states; by default the final norm."""
         return plan.make_norm(plan.width)
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int | None:
+        """Floating-point operations of all sites per token, branches not counted; None: unknown.
+
+        A multiply-add is two. Norms of hidden states and residual additions are not counted.
+        ``kv_width``: channels of the keys of all heads together.
+        """
+        return None
+
     def branch_gain(self, plan: Plan) -> float | None:
         """How branches start. None: as the model does it.
 

@@ -91,8 +91,34 @@ def test_operations_of_connections() -> None:
     }
     for connection, operations in site.items():
         assert operations_table(preset("tiny", connection))["connections"] == 8 * operations
-    with pytest.raises(ValueError, match="or a connection without parameters, got 'rezero'"):
-        operations_table(preset("tiny", "rezero"))
+    with pytest.raises(ValueError, match="whose operations are known, got 'xhc'"):
+        operations_table(preset("tiny", "xhc"))
+
+
+def test_operations_of_baselines() -> None:
+    """Four blocks of width 96, the products counted one by one."""
+    c, k = 96, 32
+    expected = {
+        "rezero": 8 * 2 * c,
+        "altup": 4 * (2 * 16 * c + 2 * 4 * c),
+        "denseformer": 2 * c * (2 + 3 + 4 + 5),
+        "denseformer_4x5": 0,
+        # 1, 2, ..., 8 hidden states: normed, scored, added up.
+        "attention_residual": 36 * 6 * c,
+        "attention_residual_block": 36 * 6 * c,
+        # Heads read 3 vectors and write 1, together 4 c numbers; MLPs read and write c.
+        "residual_matrix": 4 * 2 * k * (4 * c + 2 * c),
+        "post_norm": 0,
+        "deepnorm": 0,
+        "residual_dual": 0,
+    }
+    for connection, operations in expected.items():
+        table = operations_table(preset("tiny", connection))
+        assert table["connections"] == operations, connection
+    assert operations_table(preset("tiny", "residual_matrix"))["attention"] == 0
+    deep = preset("tiny", "attention_residual_block", n_layer=12)
+    # 24 sites in 8 blocks of 3: 1 + 2 + 2, 2 + 3 + 3, ...
+    assert operations_table(deep)["connections"] == 6 * c * sum(3 * b + 2 for b in range(1, 9))
 
 
 def test_active_experts_only() -> None:

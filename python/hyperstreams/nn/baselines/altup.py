@@ -102,6 +102,10 @@ class AltUp(ConnectionFamily):
         options = {**plan.expand, **plan.factory, "generator": plan.generator}
         return Expand(ExpandStreams(n_streams=plan.n_streams, width=plan.width, **options))
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        blocks = -(-n_sites // 2)
+        return blocks * 2 * (n_streams**2 + n_streams) * width
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return AltUpSite(
             branch,

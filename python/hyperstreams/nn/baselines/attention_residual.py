@@ -130,6 +130,12 @@ class AttentionResidual(ConnectionFamily):
     def build_expand(self, plan: Plan) -> nn.Module:
         return DepthExpand()
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        # Norm, score and sum of everything attended to; the final router is no site.
+        size = 1 if self.blocks is None else -(-n_sites // self.blocks)
+        attended = sum(1 + site // size + (site % size > 0) for site in range(n_sites))
+        return 6 * width * attended
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         size = 1 if self.blocks is None else -(-plan.n_sites // self.blocks)
         attention = DepthAttention(plan.width, **plan.factory)

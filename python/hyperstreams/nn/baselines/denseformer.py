@@ -124,6 +124,10 @@ class DenseFormer(ConnectionFamily):
     def build_expand(self, plan: Plan) -> nn.Module:
         return DenseExpand()
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        blocks = range(self.period, -(-n_sites // 2) + 1, self.period)
+        return 2 * width * sum(block // self.dilation + 1 for block in blocks)
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         if site_index % 2 == 0 and site_index < plan.n_sites - 1:
             return InnerSite(branch)

@@ -49,6 +49,9 @@ class Parallel(ConnectionFamily):
                 f"connection {self.name!r}: n_sites: expected an even number, got {n_sites}"
             )
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        return 0
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return SecondSite(branch) if site_index % 2 else FirstSite(branch)
 

@@ -35,6 +35,9 @@ class PostNorm(ConnectionFamily):
 
     branch_norm: ClassVar[bool] = False
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        return 0
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return PostNormSite(branch, plan.make_norm(plan.width))
 

@@ -25,6 +25,9 @@ class Residual(nn.Module):
 class PreNorm(ConnectionFamily):
     """``h + F(norm(h))``; the norm is the branch's."""
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        return 0
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return Residual(branch)
 

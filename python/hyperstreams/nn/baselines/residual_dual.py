@@ -63,6 +63,9 @@ class ResidualDual(ConnectionFamily):
     def build_expand(self, plan: Plan) -> nn.Module:
         return DualExpand()
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        return 0
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return DualSite(branch, plan.make_norm(plan.width))
 

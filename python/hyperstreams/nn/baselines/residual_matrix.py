@@ -138,6 +138,12 @@ class ResidualMatrix(ConnectionFamily):
     def build_expand(self, plan: Plan) -> nn.Module:
         return MatrixExpand(self._keys(plan.n_head, plan))
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        # Attention reads queries, keys and values; MLPs read C numbers; all write C.
+        attention = width + 2 * kv_width + width
+        mlp = 2 * width
+        return 2 * self.n_keys * (-(-n_sites // 2) * attention + n_sites // 2 * mlp)
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         count, zero = plan.n_head, 0
         if site_index % 2 == 0:

@@ -44,6 +44,9 @@ class ReZero(ConnectionFamily):
 
     branch_norm: ClassVar[bool] = False
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        return 2 * width * n_sites
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return ReZeroSite(branch, **plan.factory)
 
