@@ -109,8 +109,8 @@ def read_site(
     site.config.check(site.n_streams)
     name = source.site_of(prefix)
     report.mapped.update({group[t]: f"{name}.{held[t]}" for t in tensors if t in held})
-    report.transposed += site.transposed
-    report.assumed += assumed
+    report.transposed += [line for line in site.transposed if line not in report.transposed]
+    report.assumed += [line for line in assumed if line not in report.assumed]
     return site
 
 

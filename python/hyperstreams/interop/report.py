@@ -25,8 +25,7 @@ class ForeignReport:
     def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.mapped)} tensors mapped"]
         for title in ("transposed", "assumed", "dropped"):
-            # Many sites say the same: once is enough to read.
-            entries = list(dict.fromkeys(getattr(self, title)))
+            entries = getattr(self, title)
             if entries:
                 lines += [f"{title}:", *(f"  {entry}" for entry in entries)]
         return "\n".join(lines)
