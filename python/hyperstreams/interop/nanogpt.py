@@ -28,9 +28,16 @@ _ENDS = {
     "transformer.wte.weight": "token_embedding.weight",
     "transformer.wpe.weight": "position_embedding.weight",
 }
-_EXPANSIONS = {
-    "lss": ("learned_scale", "expand.scale"),
-    "stream_embed": ("embedding", "expand.bias"),
+_RELEASED: dict[str, tuple[Any, ...]] = {
+    "norm": ("layer",),
+    "position": ("learned",),
+    "mlp": ("gelu",),
+    "tied_embeddings": (True,),
+}
+_RELEASED_STREAMS: dict[str, tuple[Any, ...]] = {
+    "reduce": ("sum",),
+    "final_norm": ("before_reduce",),
+    "expand": ("replicate", "learned_scale"),
 }
 _BLOCK = re.compile(r"transformer\.h\.(\d+)\.(hc|branch)_(attn|mlp)\.(.+)")
 _CONNECTION_TYPES = {
@@ -72,7 +79,7 @@ class _Names:
 
     def _sort(self, name: str) -> None:
         block = _BLOCK.fullmatch(name)
-        expansion = re.fullmatch(r"(transformer\.h\.\d+\.)?expand_stream\.(lss|stream_embed)", name)
+        expansion = re.fullmatch(r"(transformer\.h\.\d+\.)?expand_stream\.lss", name)
         final = re.fullmatch(r"transformer\.ln_f\.(weight|bias)", name)
         if name in _ENDS:
             self._add(_ENDS[name], name)
@@ -81,7 +88,7 @@ class _Names:
         elif final:
             self._add(f"norm.{final[1]}", name)
         elif expansion:
-            self._add(_EXPANSIONS[expansion[2]][1], name)
+            self._add("expand.scale", name)
         elif block:
             self._sort_block(name, block)
         else:
@@ -116,6 +123,9 @@ def convert_nanogpt(
             "load_foreign: config: expected nanoGPT's model_args with 'n_head', which the tensors "
             "do not tell"
         )
+    missing = [name for name, ours in _ENDS.items() if ours not in names.plain]
+    if missing:
+        raise ValueError(f"load_foreign: missing {', '.join(missing)}")
     state = {ours: checkpoint.tensor(name) for ours, name in names.plain.items()}
     report.mapped.update({name: ours for ours, name in names.plain.items()})
     report.mapped.update({second: report.mapped[first] for first, second in names.aliases})
@@ -139,7 +149,7 @@ def convert_nanogpt(
             )
         for name, value in full_state(site).items():
             state[f"sites.{site_name}.connection.{name}"] = value
-    expand = next((s for s, ours in _EXPANSIONS.values() if ours in state), "replicate")
+    expand = "learned_scale" if "expand.scale" in state else "replicate"
     norm = "reduce" if connection == "residual" else "reduce.norm"
     for parameter in ("weight", "bias"):
         if f"norm.{parameter}" in state:
@@ -183,18 +193,14 @@ def load_nanogpt(
 def save_nanogpt(model: GPT) -> dict[str, Any]:
     """``{"model": state dict, "model_args": ...}`` as the forks save it."""
     config = model.config
-    released = {"reduce": "sum", "final_norm": "before_reduce"}
+    released = _RELEASED | (_RELEASED_STREAMS if config.has_streams else {})
+    released |= {"mlp_width": (None, 4 * config.width), "n_kv_head": (None, config.n_head)}
     for name, expected in released.items():
-        if config.has_streams and getattr(config, name) != expected:
+        if getattr(config, name) not in expected:
             raise ValueError(
-                f"to_foreign: {NAME}: {name}: expected {expected!r}, as released, "
-                f"got {getattr(config, name)!r}"
+                f"to_foreign: {NAME}: {name}: expected {' or '.join(map(repr, expected))}, as "
+                f"released, got {getattr(config, name)!r}"
             )
-    if config.has_streams and config.expand not in ("replicate", "learned_scale"):
-        raise ValueError(
-            f"to_foreign: {NAME}: expand: expected 'replicate' or 'learned_scale', "
-            f"got {config.expand!r}"
-        )
     ours = {name: value.detach() for name, value in model.state_dict().items()}
     state = {theirs: ours[name] for theirs, name in _ENDS.items()}
     state["lm_head.weight"] = ours["token_embedding.weight"]

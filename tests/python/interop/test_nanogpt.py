@@ -96,6 +96,8 @@ def test_own_model_goes_out(tmp_path: Path) -> None:
         ({"connection": "deepseek_v4"}, "connection 'deepseek_v4': mixer: expected"),
         ({"final_norm": "after_reduce"}, "final_norm: expected 'before_reduce', as released"),
         ({"expand": "noise"}, "expand: expected 'replicate' or 'learned_scale'"),
+        ({"norm": "rms"}, "norm: expected 'layer', as released, got 'rms'"),
+        ({"mlp_width": 24}, "mlp_width: expected None or 32, as released, got 24"),
         ({"connection": "mhc", "expand": "learned_scale"}, "with 'mhc_lite' alone"),
     ]:
         config = hs.GPTConfig(**{**shape, "width": 8, **changes})
@@ -118,6 +120,8 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
     assert len(report.dropped) == 1
     with pytest.raises(ValueError, match=r"unknown tensors: transformer\.h\.0\.attn"):
         load({"transformer.h.0.attn.weight": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"missing transformer.wpe.weight"):
+        load({}, without="transformer.wpe.weight")
     with pytest.raises(ValueError, match=r"L0a.*missing static_beta"):
         load({}, without="transformer.h.0.hc_attn.static_beta")
     with pytest.raises(ValueError, match=r"missing tensors of sites.L1m.branch.hidden.weight"):
