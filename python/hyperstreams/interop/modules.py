@@ -269,18 +269,17 @@ def _heads_of(model: nn.Module) -> dict[str, ReduceStreams]:
 
 def target_layout(source: Source, site: Connection, settings: Mapping[str, Any]) -> SiteLayout:
     """The source's layout that computes the site's function; ValueError when there is none."""
-    errors = []
+    nearest = None
     for layout in source.layouts:
         config, _ = layout.configured(settings)
         try:
             require_function(site, config)
         except ValueError as error:
-            errors.append(error)
+            kin = type(config.mixer) is type(site.config.mixer) and config.norm == site.config.norm
+            nearest = error if nearest is None and kin else nearest
             continue
         return layout
-    same = [
-        e
-        for e, layout in zip(errors, source.layouts, strict=True)
-        if type(layout.configured({})[0].mixer) is type(site.config.mixer)
-    ]
-    raise (same or errors)[0]
+    known = ", ".join(layout.connection for layout in source.layouts)
+    raise nearest or ValueError(
+        f"to_foreign: {source.name}: connection: expected one of {known}, got {site.config.name!r}"
+    )

@@ -94,6 +94,8 @@ def test_own_model_goes_out(tmp_path: Path) -> None:
     for changes, message in [
         ({"connection": "hc"}, "connection 'hc': eps: expected 1e-12 as in 'lucidrains_hc'"),
         ({"connection": "deepseek_v4"}, "connection 'deepseek_v4': mixer: expected"),
+        ({"connection": "go_mhc"}, "connection: expected one of .* got 'go_mhc'"),
+        ({"connection": "rezero"}, "connection: expected one of residual, .* got 'rezero'"),
         ({"final_norm": "after_reduce"}, "final_norm: expected 'before_reduce', as released"),
         ({"expand": "noise"}, "expand: expected 'replicate' or 'learned_scale'"),
         ({"norm": "rms"}, "norm: expected 'layer', as released, got 'rms'"),
