@@ -106,5 +106,9 @@ class Kronecker(Mixer):
             m = m.flatten(-2).flatten(-3, -2)
         return m
 
+    def fused_map_for(self, n: int) -> str | None:
+        """A single factor is mixer ``permutation``, whose map is the faster one for it."""
+        return "permutation" if len(self.factors_of(n)) == 1 else self.fused_map
+
     def fused_settings(self, n: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
         return (int(self.orientation == "source_rows"), *self.factors_of(n)), ()
