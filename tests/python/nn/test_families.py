@@ -196,3 +196,22 @@ def test_a_wider_virtual_width() -> None:
     assert x.shape == (2, 32, 6)
     x = hnn.build_site(wide, nn.Linear(24, 24), site_index=0, plan=plan)(x)
     assert hnn.build_reduce(wide, plan)(x).shape == (2, 24)
+
+
+def test_operations_are_those_of_the_matrix_products() -> None:
+    """Counted by hand for C = 24 and 4 sites; the single pass costs what its connection costs."""
+
+    def operations(name: str, n: int) -> int:
+        config = hs.GPTConfig(
+            n_layer=2, n_head=2, width=24, connection=name, n_streams=n, vocab_size=8
+        )
+        return hs.models.operations_table(config)["connections"]
+
+    # m = 4, w = 6: read, mix, write, and phi with 4 + 4 + 1 rows on each of 4 segments.
+    assert operations("frac_static", 4) == 4 * 2 * 6 * (16 + 16 + 4)
+    assert operations("frac", 4) == 4 * 2 * 6 * (16 + 16 + 4 + 4 * 9)
+    # n = 4, m = 2, w = 12, phi with 2 + 4 + 2 rows.
+    assert operations("vwn", 4) == 4 * 2 * 12 * (8 + 16 + 8 + 4 * 8)
+    assert operations("deepseek_v4_single_pass", 4) == operations("deepseek_v4", 4)
+    # n = 6, k = 4: read logits, router, norm, read; write logits, norm, mix, write.
+    assert operations("xhc", 6) == 4 * 2 * 24 * (36 + 36 + 6 + 6 + 20 * 4 + 4 + 16 + 4)

@@ -148,6 +148,12 @@ class ActiveStreams(ConnectionFamily):
                 f"16, got {n_streams}"
             )
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        n, k = n_streams, self.active
+        read = 2 * n * n + n + n  # logits and router, the norm's sum of squares, the read
+        write = (k + k * k) * k + k + k * k + k
+        return n_sites * 2 * (read + write) * width
+
     def build_expand(self, plan: Plan) -> nn.Module:
         options = {**plan.expand, **plan.factory, "generator": plan.generator}
         return Expand(ExpandStreams(n_streams=plan.n_streams, width=plan.width, **options))

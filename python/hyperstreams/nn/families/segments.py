@@ -126,6 +126,13 @@ class SegmentSite(FullPrecisionModule):
         return f"n_segments={self.n_segments}, fractions={self.fractions}"
 
 
+def site_operations(n: int, m: int, width: int, *, dynamic: bool, diagonal_write: bool) -> int:
+    """Floating-point operations of a :class:`SegmentSite` per token, a multiply-add being two."""
+    write = m if diagonal_write else m * n
+    controller = n * (m + n + (1 if diagonal_write else m)) if dynamic else 0
+    return 2 * (n * m + n * n + write + controller) * (width // m)
+
+
 class Split(nn.Module):
     """``[..., C] -> [..., m, C / m]``."""
 
@@ -224,6 +231,10 @@ class FracConnections(ConnectionFamily):
                 f"fractions, got {width}"
             )
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        m = n_streams
+        return n_sites * site_operations(m, m, width, dynamic=self.dynamic, diagonal_write=True)
+
     def build_expand(self, plan: Plan) -> nn.Module:
         return Split(plan.n_streams)
 
@@ -273,6 +284,11 @@ class VirtualWidth(ConnectionFamily):
     def _sizes(self, plan: Plan) -> dict[str, Any]:
         sizes = {"n_segments": plan.n_streams, "fractions": self.fractions, "width": plan.width}
         return {**sizes, **plan.factory}
+
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        return n_sites * site_operations(
+            n_streams, self.fractions, width, dynamic=self.dynamic, diagonal_write=False
+        )
 
     def build_expand(self, plan: Plan) -> nn.Module:
         return Widen(**self._sizes(plan))

@@ -85,6 +85,14 @@ class SinglePass(ConnectionFamily):
 
     connection: str = "deepseek_v4"
 
+    def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
+        # The registry holds this family.
+        from ..registry import get_connection
+
+        n, config = n_streams, get_connection(self.connection)
+        controller = config.logit_count(n) - config.mixer.static_logit_count(n) + 1
+        return n_sites * 2 * n * (controller + 2 + n) * width
+
     def build_expand(self, plan: Plan) -> nn.Module:
         options = {**plan.expand, **plan.factory, "generator": plan.generator}
         return SinglePassExpand(
