@@ -130,7 +130,7 @@ def dialects() -> Table:
     """Sinkhorn as other code bases write it."""
 
     def settings(mixer: Mixer) -> str:
-        return repr(mixer).removeprefix("Sinkhorn").strip("()")
+        return repr(mixer).removeprefix("Sinkhorn(").removesuffix(")")
 
     return Table(
         "Dialects",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hyperstreams import catalogue
 from hyperstreams.cli import main
-from hyperstreams.mixers import DIALECTS, MIXERS
+from hyperstreams.mixers import DIALECTS, MIXERS, Sinkhorn
 from hyperstreams.nn import CONNECTIONS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "connections.md"
@@ -23,6 +23,8 @@ def test_tables_hold_every_name() -> None:
     assert [row[0] for row in catalogue.connections().rows] == list(CONNECTIONS)
     assert [row[0] for row in catalogue.mixers().rows] == list(MIXERS)
     assert [row[0] for row in catalogue.dialects().rows] == list(DIALECTS)
+    for name, _, settings in catalogue.dialects().rows:
+        assert eval(f"Sinkhorn({settings})", {"Sinkhorn": Sinkhorn}) == DIALECTS[name].mixer
 
 
 def test_counts_follow_the_sizes() -> None:

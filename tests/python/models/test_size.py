@@ -8,6 +8,7 @@ from hyperstreams import GPT, GPTConfig
 from hyperstreams import nn as hnn
 from hyperstreams.models import PUBLISHED_PARAMETERS, operations_table, parameter_table
 from hyperstreams.models.config import PRESETS
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -78,7 +79,14 @@ def test_operations_of_matrix_products(mlp: str) -> None:
     assert operations_table(config, context=3)["scores"] == 4 * 2 * 96 * 4
 
 
-def test_operations_of_connections() -> None:
+class Own(hnn.ConnectionFamily):
+    """A user's family, which does not say what it costs."""
+
+    def build_site(self, branch: nn.Module, site_index: int, plan: hnn.Plan) -> nn.Module:
+        return branch
+
+
+def test_operations_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     n, c = 4, 96
     site = {
         "residual": 0,
@@ -91,8 +99,9 @@ def test_operations_of_connections() -> None:
     }
     for connection, operations in site.items():
         assert operations_table(preset("tiny", connection))["connections"] == 8 * operations
-    with pytest.raises(ValueError, match="whose operations are known, got 'xhc'"):
-        operations_table(preset("tiny", "xhc"))
+    monkeypatch.setitem(hnn.CONNECTIONS, "own", Own("own", "-"))
+    with pytest.raises(ValueError, match="whose operations are known, got 'own'"):
+        operations_table(preset("tiny", "own"))
 
 
 def test_operations_of_baselines() -> None:
