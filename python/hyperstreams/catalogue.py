@@ -54,14 +54,19 @@ def connections(n_streams: int = N_STREAMS, width: int = WIDTH) -> Table:
             counts = _site_costs(name, n_streams, width)
         except ValueError:
             counts = ("-", "-")
-        rows.append((name, *counts, _fused(connection, n_streams), connection.paper))
+        ends = GPTConfig(connection=name, reduce="published", final_norm="published").ends
+        end = f"{ends[0]}, norm {ends[1].removesuffix('_reduce')}"
+        if isinstance(connection, ConnectionFamily):
+            end = "-"
+        rows.append((name, *counts, _fused(connection, n_streams), end, connection.paper))
     return Table(
         "Connections",
         f"`connection=`. Parameters and floating-point operations per token of one site (attention "
         f"or MLP) for n = {n_streams} streams of width C = {width}, the branch not counted; - "
         "where the connection does not exist for that n, or operations are not counted. Kernels: "
-        "which ops are fused; the rest is PyTorch.",
-        ("name", "parameters", "operations", "kernels", "what, source"),
+        "which ops are fused; the rest is PyTorch. Ends: reduction and final norm of the models "
+        'published with it, which `reduce="published"` and `final_norm="published"` take.',
+        ("name", "parameters", "operations", "kernels", "ends", "what, source"),
         rows,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import init
 from .._errors import check_choice
-from ..nn import CONNECTIONS, check_connection, has_streams
+from ..nn import CONNECTIONS, ConnectionConfig, check_connection, find_connection, has_streams
 from ..nn.ends import REDUCTIONS
 from ..nn.start import STARTS
 
@@ -70,7 +70,8 @@ class GPTConfig:
         ``expand_reference_width`` and ``expand_learned`` are its options.
     reduce : scheme of ``nn.ReduceStreams``.
     final_norm : ``"before_reduce"`` normalises every stream, then reduces (the released code);
-        ``"after_reduce"`` reduces, then normalises (HC paper).
+        ``"after_reduce"`` reduces, then normalises (HC paper). Either may be ``"published"``: as
+        the models that the connection was published with end (``ConnectionConfig.reduce``).
     designate : scheme of the streams that sites favour at first; ``"default"`` is the connection's.
     start : ``"published"``, or ``"residual"``: initial coefficients that compute the plain residual
         network exactly, for wrapping a pretrained one (:func:`wrap_residual`); needs ``expand``
@@ -126,8 +127,9 @@ class GPTConfig:
     def __post_init__(self) -> None:
         check_choice("GPTConfig", "connection", self.connection, CONNECTIONS)
         check_choice("GPTConfig", "expand", self.expand, init.EXPANSION_SCHEMES)
-        check_choice("GPTConfig", "reduce", self.reduce, REDUCTIONS)
-        check_choice("GPTConfig", "final_norm", self.final_norm, ("before_reduce", "after_reduce"))
+        check_choice("GPTConfig", "reduce", self.reduce, (*REDUCTIONS, "published"))
+        positions = ("before_reduce", "after_reduce", "published")
+        check_choice("GPTConfig", "final_norm", self.final_norm, positions)
         check_choice("GPTConfig", "norm", self.norm, NORMS)
         check_choice("GPTConfig", "position", self.position, POSITIONS)
         check_choice("GPTConfig", "mlp", self.mlp, MLPS)
@@ -162,6 +164,17 @@ class GPTConfig:
         check_connection(
             self.connection, width=self.width, n_sites=2 * self.n_layer, n_streams=self.n_streams
         )
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """``reduce`` and ``final_norm`` with the connection's own in place of ``"published"``."""
+        connection = find_connection(self.connection)
+        own = ("sum", "before_reduce")
+        if isinstance(connection, ConnectionConfig):
+            own = (connection.reduce, connection.final_norm)
+        given = (self.reduce, self.final_norm)
+        reduce, final_norm = (o if g == "published" else g for o, g in zip(own, given, strict=True))
+        return reduce, final_norm
 
     @property
     def has_streams(self) -> bool:

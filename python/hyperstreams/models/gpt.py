@@ -96,8 +96,8 @@ class GPT(nn.Module):
                 "learned": config.expand_learned,
             },
             reduce={
-                "scheme": config.reduce,
-                "norm_position": config.final_norm.removesuffix("_reduce"),
+                "scheme": config.ends[0],
+                "norm_position": config.ends[1].removesuffix("_reduce"),
             },
             factory=factory,
         )

@@ -35,6 +35,8 @@ class ConnectionConfig:
         zero), or ``"xavier"``: Xavier-uniform over ``[K, n C]``.
     phi_per_input : ``phi_init`` is divided by the square root of phi's number of columns.
     designate : scheme that picks the designated stream; see ``init.designated_stream``.
+    reduce, final_norm : how models published with it end, as ``GPTConfig`` has them: the scheme of
+        :class:`ReduceStreams`, and whether the final norm comes before or after it.
     trainable : False keeps the coefficients at their initial values.
     static_decay : the released code keeps the static logits in a matrix, which its rule "decay what
         has two or more dimensions" therefore decays (optimiser policy ``"paper"``).
@@ -58,6 +60,8 @@ class ConnectionConfig:
     phi_init: float | Literal["xavier"] = 0.0
     phi_per_input: bool = False
     designate: str = "random"
+    reduce: str = "sum"
+    final_norm: Literal["before_reduce", "after_reduce"] = "before_reduce"
     trainable: bool = True
     static_decay: bool = False
 

@@ -38,7 +38,7 @@ def test_overrides() -> None:
     [
         ({"connection": "mhc_light"}, r"connection: expected one of .*did you mean 'mhc_lite'"),
         ({"expand": "lss"}, r"expand: expected one of replicate, learned_scale"),
-        ({"reduce": "add"}, r"reduce: expected one of sum, mean, weighted, got 'add'"),
+        ({"reduce": "add"}, r"reduce: expected one of sum, mean, weighted, published, got 'add'"),
         ({"final_norm": "after-reduce"}, r"final_norm: .*did you mean 'after_reduce'"),
         ({"designate": "round-robin"}, r"designate: .*did you mean 'round_robin'"),
         ({"n_layer": 0}, r"n_layer: expected at least 1, got 0"),
@@ -62,3 +62,21 @@ def test_errors(options: dict[str, object], message: str) -> None:
 def test_unknown_preset() -> None:
     with pytest.raises(ValueError, match=r"name: expected one of tiny, small, medium, large"):
         GPTConfig.preset("huge")
+
+
+@pytest.mark.parametrize(
+    ("connection", "ends"),
+    [
+        ("mhc_lite", ("sum", "before_reduce")),
+        ("hc", ("sum", "after_reduce")),
+        ("cmhc", ("mean", "after_reduce")),
+        ("deepseek_v4", ("weighted", "after_reduce")),
+    ],
+)
+def test_published_ends(connection: str, ends: tuple[str, str]) -> None:
+    published = GPTConfig(connection=connection, reduce="published", final_norm="published")
+    assert published.ends == ends
+    reduce = GPT(published, device="meta").reduce
+    assert (reduce.scheme, f"{reduce.norm_position}_reduce") == ends
+    assert GPTConfig(connection=connection).ends == ("sum", "before_reduce")
+    assert GPTConfig(connection=connection, reduce="published").ends[1] == "before_reduce"

@@ -21,5 +21,7 @@ CONNECTIONS = (
         phi_init=0.02,
         phi_per_input=True,
         designate="none",
+        reduce="mean",
+        final_norm="after_reduce",
     ),
 )

@@ -16,6 +16,7 @@ CONNECTIONS = (
         name="mhc_paper",
         paper="mHC, 2512.24880; initial phi, biases and norm eps unpublished: those of 'mhc' here",
         mixer=DIALECTS["paper"].mixer,
+        final_norm="after_reduce",
     ),
     ConnectionConfig(
         name="deepseek_v4",
@@ -27,6 +28,8 @@ CONNECTIONS = (
         write_bias=(0.0, 0.0),
         phi_init=0.02,
         designate="none",
+        reduce="weighted",
+        final_norm="after_reduce",
     ),
     ConnectionConfig(
         name="megatron",
@@ -38,6 +41,8 @@ CONNECTIONS = (
         write_bias=(0.0, 0.0),
         phi_init="xavier",
         designate="none",
+        reduce="weighted",
+        final_norm="after_reduce",
     ),
     ConnectionConfig(
         name="liger",
@@ -70,6 +75,7 @@ CONNECTIONS = (
         read_bias=(0.0, 1.0),
         write_bias=(1.0, 1.0),
         static_decay=True,
+        final_norm="after_reduce",
     ),
     ConnectionConfig(
         name="lucidrains_mhc",
@@ -82,6 +88,7 @@ CONNECTIONS = (
         read_bias=(0.0, 1.0),
         write_bias=(1.0, 1.0),
         static_decay=True,
+        final_norm="after_reduce",
     ),
     ConnectionConfig(
         name="tokenbender",

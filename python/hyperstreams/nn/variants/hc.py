@@ -21,6 +21,7 @@ CONNECTIONS = (
         write_bias=(1.0, 1.0),
         designate="round_robin",
         static_decay=True,
+        final_norm="after_reduce",
     ),
     ConnectionConfig(
         name="hc",
@@ -35,5 +36,6 @@ CONNECTIONS = (
         write_bias=(1.0, 1.0),
         designate="round_robin",
         static_decay=True,
+        final_norm="after_reduce",
     ),
 )

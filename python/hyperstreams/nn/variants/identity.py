@@ -13,5 +13,7 @@ CONNECTIONS = (
         mixer=Identity(),
         read_activation=Activation("sigmoid", offset=1e-6),
         write_activation=Activation("sigmoid", factor=2.0, offset=1e-6),
+        reduce="weighted",
+        final_norm="after_reduce",
     ),
 )

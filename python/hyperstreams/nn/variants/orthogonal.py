@@ -33,5 +33,7 @@ CONNECTIONS = (
         name="harmonized",
         paper="Harmonized HC: a static mixer near I; read and write are mHC's",
         mixer=Harmonized(),
+        reduce="mean",
+        final_norm="after_reduce",
     ),
 )
