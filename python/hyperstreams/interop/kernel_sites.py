@@ -29,14 +29,16 @@ def _folded(site: Connection) -> Tensor:
     return phi.clone() if site.norm_weight is None else phi * site.norm_weight.detach()
 
 
-_COMB = "the mixing matrix: stored [source, destination]; the mixer's orientation transposes it"
+_SOURCE_ROWS = (
+    "the mixing matrix: stored [source, destination]; the mixer's orientation transposes it"
+)
 
 
 def _load_deepseek(tensors: Tensors, config: ConnectionConfig) -> Site:
     n = streams_of(tensors["base"].numel())
     phi = expect("fn", tensors["fn"], n * (n + 2), tensors["fn"].shape[-1])
     state = {"phi": phi, "bias": tensors["base"], "alpha": expect("scale", tensors["scale"], 3)}
-    return Site(config, n, phi.shape[1] // n, state, (_COMB,))
+    return Site(config, n, phi.shape[1] // n, state, (_SOURCE_ROWS,))
 
 
 def _save_deepseek(site: Connection) -> dict[str, Tensor]:
@@ -53,7 +55,7 @@ def _load_megatron(tensors: Tensors, config: ConnectionConfig) -> Site:
     weight = tensors["mapping_proj.weight"]
     phi = expect("mapping_proj.weight", weight, n * (n + 2), weight.shape[-1])
     state = {"phi": phi, "bias": tensors["bias"], "alpha": _three(tensors)}
-    return Site(config, n, phi.shape[1] // n, state, (_COMB,))
+    return Site(config, n, phi.shape[1] // n, state, (_SOURCE_ROWS,))
 
 
 def _save_megatron(site: Connection) -> dict[str, Tensor]:
@@ -102,7 +104,7 @@ def _load_transformer_engine(tensors: Tensors, config: ConnectionConfig) -> Site
     if "norm_weight" in tensors:
         weight = expect("norm_weight", tensors["norm_weight"], n * width)
         state["norm_weight"] = weight.unflatten(0, (width, n)).T.flatten()
-    return Site(config, n, width, state, (_CHANNEL_MAJOR, _COMB))
+    return Site(config, n, width, state, (_CHANNEL_MAJOR, _SOURCE_ROWS))
 
 
 def _save_transformer_engine(site: Connection) -> dict[str, Tensor]:

@@ -54,7 +54,8 @@ class Permutation(Mixer):
         if n > self.max_streams:
             raise ValueError(
                 f"mixer 'permutation': n_streams must be in 1..{self.max_streams}, got {n}: it has "
-                "one logit per permutation, n! of them. Use mixer 'sinkhorn' for more streams"
+                "one logit per permutation, n! of them. Mixers for more streams: 'kronecker', "
+                "'circulant', 'spectral', 'transport', 'sinkhorn'"
             )
         super().check(n)
 

@@ -31,8 +31,8 @@ class Sinkhorn(Mixer):
     temperature : S is divided by it first.
     initial : initial logits ``(diagonal, off the diagonal)``.
 
-    The sums of the axis normalised last are exact, those of the other are approximate: at finite
-    iterations this is a function of its own, and its gradient is the gradient of these steps.
+    The sums of the axis normalised last are exact with eps = 0, those of the other are approximate:
+    at finite iterations this is a function of its own, whose gradient is that of these steps.
     """
 
     name = "sinkhorn"
@@ -74,6 +74,15 @@ class Sinkhorn(Mixer):
             raise ValueError(f"mixer 'sinkhorn': eps must be >= 0, got {self.eps}")
         if not self.temperature > 0.0:
             raise ValueError(f"mixer 'sinkhorn': temperature must be > 0, got {self.temperature}")
+
+    def stated_invariants(self) -> frozenset[str]:
+        # An eps in the divisor spoils the sums; in the linear domain without one a sum may be 0.
+        if self.eps > 0.0 or self.start == "softmax":
+            return self.invariants
+        rows_last = self.order == "columns_first"
+        if self.orientation == "source_rows":
+            rows_last = not rows_last
+        return self.invariants | {"row_stochastic" if rows_last else "column_stochastic"}
 
     def logit_count(self, n: int) -> int:
         return n * n

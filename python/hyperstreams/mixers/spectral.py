@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._skew import cayley, skew, skew_count
 from .base import Mixer
 
 
@@ -18,17 +19,6 @@ def helmert_basis(n: int) -> Tensor:
     i = torch.arange(1, n, dtype=torch.float64)
     r = torch.arange(n, dtype=torch.float64).unsqueeze(-1)
     return torch.where(r < i, 1.0, torch.where(r == i, -i, 0.0)) / torch.sqrt(i * (i + 1))
-
-
-def cayley(angles: Tensor, m: int) -> Tensor:
-    """``(I + A)^-1 (I - A)`` with A [m, m] skew, its strict upper triangle row-major ``angles``."""
-    rows, columns = torch.triu_indices(m, m, 1, device=angles.device)
-    places = torch.zeros(angles.shape[-1], m * m, dtype=angles.dtype, device=angles.device)
-    places[torch.arange(angles.shape[-1], device=angles.device), rows * m + columns] = 1.0
-    upper = (angles @ places).unflatten(-1, (m, m))
-    a = upper - upper.transpose(-1, -2)
-    identity = torch.eye(m, dtype=a.dtype, device=a.device)
-    return torch.linalg.solve(identity + a, identity - a)
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ class Spectral(Mixer):
         return self.fused_map if n <= 4 else None
 
     def group_sizes(self, n: int) -> tuple[int, ...]:
-        angles = (n - 1) * (n - 2) // 2
+        angles = skew_count(n - 1)
         return angles, angles, n - 1
 
     def logit_count(self, n: int) -> int:
@@ -77,8 +67,8 @@ class Spectral(Mixer):
 
     def map(self, logits: Tensor, n: int) -> Tensor:
         angles_u, angles_v, sigma = torch.tanh(logits).split(list(self.group_sizes(n)), dim=-1)
-        u = cayley(self.gamma_u * angles_u, n - 1)
-        v = cayley(self.gamma_v * angles_v, n - 1)
+        u = cayley(skew(self.gamma_u * angles_u, n - 1))
+        v = cayley(skew(self.gamma_v * angles_v, n - 1))
         p = helmert_basis(n).to(logits)
         return 1.0 / n + (p @ (u * sigma.unsqueeze(-2))) @ (p @ v).transpose(-1, -2)
 
