@@ -73,12 +73,7 @@ class _Site(nn.Module):
 
 
 class PlainResidual(_Site):
-    """``x + branch(x)``, the site of ``disable=True``; further arguments have no effect."""
-
-    def __init__(
-        self, *, branch: Callable[..., Any] | None = None, dim: int | None = None, **unused: Any
-    ) -> None:
-        super().__init__(branch)
+    """``x + branch(x)``, the site of ``disable=True``."""
 
     def _read(self, residuals: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         return residuals, lambda y: residuals + y
@@ -136,6 +131,71 @@ class _Reduce(nn.Module):
         return ops.reduce(to_streams(x, self.num_streams))
 
 
+_OWNER = "get_init_and_expand_reduce_stream_functions"
+
+
+def _initialiser(
+    connection: ConnectionConfig | None, num_streams: int, width: int | None
+) -> Callable[..., nn.Module]:
+    """``init_hyper_conn``; without a ``connection`` it makes plain residuals."""
+
+    def init_hyper_conn(
+        *,
+        dim: int | None = width,
+        branch: Callable[..., Any] | None = None,
+        layer_index: int | None = None,
+        **unsupported: Any,
+    ) -> nn.Module:
+        if unsupported:
+            raise TypeError(
+                f"init_hyper_conn: {', '.join(unsupported)}: expected dim, branch and layer_index "
+                "alone; what else hyper-connections takes is not there"
+            )
+        if connection is None:
+            return PlainResidual(branch)
+        if dim is None:
+            raise TypeError(
+                f"init_hyper_conn: dim: expected the width, here or as {_OWNER}(..., dim=), "
+                "got none"
+            )
+        return BatchStreamsSite(
+            connection=connection,
+            num_streams=num_streams,
+            dim=dim,
+            branch=branch,
+            layer_index=layer_index,
+        )
+
+    return init_hyper_conn
+
+
+def _configured(
+    connection: str | ConnectionConfig, tanh: bool | None, sinkhorn_iters: int | None
+) -> ConnectionConfig:
+    config = get_connection(connection)
+    if tanh is not None:
+        parts = ("read_activation", "write_activation", "mix_activation")
+        kinds = {part: getattr(config, part) for part in parts}
+        linear: dict[str, Any] = {
+            part: replace(kind, kind="none") for part, kind in kinds.items() if kind.kind == "tanh"
+        }
+        if not linear:
+            raise ValueError(
+                f"{_OWNER}: tanh: expected None with connection {config.name!r}, which has no tanh "
+                f"activation, got {tanh}"
+            )
+        config = config if tanh else replace(config, **linear)
+    if sinkhorn_iters is not None:
+        if not hasattr(config.mixer, "iterations"):
+            raise ValueError(
+                f"{_OWNER}: sinkhorn_iters: expected None with connection {config.name!r}, whose "
+                f"mixer {config.mixer.name!r} has no rounds, got {sinkhorn_iters}"
+            )
+        mixer: Any = config.mixer
+        config = replace(config, mixer=replace(mixer, iterations=sinkhorn_iters))
+    return config
+
+
 def get_init_and_expand_reduce_stream_functions(
     num_streams: int,
     num_fracs: int = 1,
@@ -160,40 +220,25 @@ def get_init_and_expand_reduce_stream_functions(
 
     disable : plain residuals and identities; None: with one stream.
     add_stream_embed : the expansion adds a learned embedding of each stream; it needs ``dim``.
-    connection : any connection of this package. tanh : False leaves the activation of
-        ``lucidrains_hc`` out. sinkhorn_iters : rounds of a Sinkhorn connection.
+    connection : any connection of this package. tanh : False leaves that activation out; only for
+        a connection that has it. sinkhorn_iters : rounds of a Sinkhorn connection.
 
     Fractions, several input views, channels before positions, dropout and residual transforms are
-    not there: ``init_hyper_conn`` does not take them.
+    not there: ``init_hyper_conn`` raises TypeError for them, with ``disable=True`` too.
     """
-    owner = "get_init_and_expand_reduce_stream_functions"
     if num_fracs != 1:
-        raise ValueError(f"{owner}: num_fracs: expected 1, got {num_fracs}")
+        raise ValueError(f"{_OWNER}: num_fracs: expected 1, got {num_fracs}")
+    config = _configured(connection, tanh, sinkhorn_iters)
     if num_streams == 1 if disable is None else disable:
-        plain: Callable[..., nn.Module] = PlainResidual
-        return plain, nn.Identity(), nn.Identity()
-    config = get_connection(connection)
-    if tanh is False:
-        parts = ("read_activation", "write_activation", "mix_activation")
-        linear: dict[str, Any] = {
-            part: replace(getattr(config, part), kind="none")
-            for part in parts
-            if getattr(config, part).kind == "tanh"
-        }
-        config = replace(config, **linear)
-    if sinkhorn_iters is not None:
-        if not hasattr(config.mixer, "iterations"):
-            raise ValueError(
-                f"{owner}: sinkhorn_iters: expected None with connection {config.name!r}, whose "
-                f"mixer {config.mixer.name!r} has no rounds, got {sinkhorn_iters}"
-            )
-        mixer: Any = config.mixer
-        config = replace(config, mixer=replace(mixer, iterations=sinkhorn_iters))
+        return _initialiser(None, num_streams, dim), nn.Identity(), nn.Identity()
     if add_stream_embed and dim is None:
-        raise ValueError(f"{owner}: dim: expected the width with add_stream_embed=True, got None")
-    width: dict[str, Any] = {} if dim is None else {"dim": dim}
-    init = partial(BatchStreamsSite, connection=config, num_streams=num_streams, **width)
-    return init, _Expand(num_streams, dim if add_stream_embed else None), _Reduce(num_streams)
+        raise ValueError(f"{_OWNER}: dim: expected the width with add_stream_embed=True, got None")
+    embed = dim if add_stream_embed else None
+    return (
+        _initialiser(config, num_streams, dim),
+        _Expand(num_streams, embed),
+        _Reduce(num_streams),
+    )
 
 
 mc_get_init_and_expand_reduce_stream_functions = partial(

@@ -142,10 +142,35 @@ def test_options() -> None:
         get_init_and_expand_reduce_stream_functions(4, num_fracs=2)
     with pytest.raises(ValueError, match="mixer 'free' has no rounds, got 3"):
         get_init_and_expand_reduce_stream_functions(4, sinkhorn_iters=3)
-    with pytest.raises(TypeError, match="channel_first"):
-        init(channel_first=True)
     with pytest.raises(ValueError, match="connection: expected one of"):
         get_init_and_expand_reduce_stream_functions(4, connection="mcc")
+
+
+@pytest.mark.parametrize("options", [{}, {"disable": True}])
+@pytest.mark.parametrize("name", ["channel_first", "dropout", "num_input_views", "num_fracs"])
+def test_init_refuses_what_is_not_there(name: str, options: dict[str, Any]) -> None:
+    init, *_ = get_init_and_expand_reduce_stream_functions(4, dim=8, **options)
+    message = f"init_hyper_conn: {name}: expected dim, branch and layer_index alone"
+    with pytest.raises(TypeError, match=message):
+        init(branch=nn.Tanh(), **{name: 1})
+
+
+def test_init_names_a_missing_width() -> None:
+    init, *_ = get_init_and_expand_reduce_stream_functions(4)
+    with pytest.raises(TypeError, match=r"init_hyper_conn: dim: expected the width, here or as"):
+        init(branch=nn.Tanh())
+
+
+@pytest.mark.parametrize("disable", [None, True])
+@pytest.mark.parametrize("tanh", [False, True])
+def test_tanh_needs_a_connection_with_tanh(tanh: bool, disable: bool | None) -> None:
+    options: dict[str, Any] = {"tanh": tanh, "disable": disable}
+    match = f"tanh: expected None with connection 'lucidrains_mhc', .*, got {tanh}"
+    with pytest.raises(ValueError, match=match):
+        mc_get_init_and_expand_reduce_stream_functions(4, dim=8, **options)
+    init, *_ = get_init_and_expand_reduce_stream_functions(4, dim=8, tanh=tanh)
+    expected = "tanh" if tanh else "none"
+    assert init().connection.config.mix_activation.kind == expected
 
 
 def test_saved_as_that_package_does(residual: Tensor) -> None:
