@@ -11,7 +11,8 @@ from torch import nn
 from .._errors import check_choice
 from ..models import GPT
 from .checkpoint import Checkpoint, open_checkpoint
-from .modules import Groups, load_modules, save_modules
+from .groups import Groups
+from .modules import load_modules, save_modules
 from .nanogpt import NAME as NANOGPT
 from .nanogpt import TEXT, is_nanogpt, load_nanogpt, save_nanogpt
 from .report import ForeignReport
@@ -26,9 +27,12 @@ def detect(checkpoint: Checkpoint) -> str:
     names = list(checkpoint.readers)
     if is_nanogpt(checkpoint.readers):
         return NANOGPT
-    found = [name for name, source in SOURCES.items() if Groups(source, names).sites]
+    groups = {name: Groups(source, names) for name, source in SOURCES.items()}
+    found = [name for name, group in groups.items() if group.complete]
     # A head alone is the release's; Megatron-LM calls it the same.
-    found = found or [name for name, source in SOURCES.items() if Groups(source, names).heads]
+    found = found or [name for name, group in groups.items() if group.heads]
+    # Last, sites that lack something, for the error that says what.
+    found = found or [name for name, group in groups.items() if group.sites]
     if not found:
         raise ValueError(
             f"load_foreign: expected tensors of one of {', '.join(FOREIGN)}, got "

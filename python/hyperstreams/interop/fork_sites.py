@@ -280,4 +280,8 @@ FORK_LAYOUTS = (
         for connection in ("mhc_lite", "kromhc")
     ),
 )
-"""Told apart by their tensors' names and shapes, in this order."""
+"""Told apart by their tensors' names and shapes, in this order.
+
+With n = 2 the last two have the same shapes, and compute the same: the setting ``hyper_conn_type``
+tells them apart.
+"""

@@ -13,66 +13,10 @@ from torch import Tensor, nn
 from ..models import GPT
 from ..nn import Connection, HyperConnection, ReduceStreams
 from .checkpoint import Checkpoint
-from .layout import Site, SiteLayout, Tensors, require_function
+from .groups import Groups, layout_of
+from .layout import Site, SiteLayout, require_function
 from .report import ForeignReport
 from .sources import HEAD_NAMES, Source
-
-
-class Groups:
-    """Foreign names sorted: by site, the head's, those outside every site."""
-
-    def __init__(self, source: Source, names: list[str]) -> None:
-        self.sites: dict[str, dict[str, str]] = {}
-        self.heads: dict[str, dict[str, str]] = {}
-        self.outside: list[str] = []
-        if source.pattern is None:
-            self._by_content(source, names)
-        else:
-            self._by_name(source, names)
-
-    def _by_name(self, source: Source, names: list[str]) -> None:
-        for name in names:
-            site = re.fullmatch(source.pattern or "", name)
-            head = re.fullmatch(source.head or "(?!)", name)
-            if site is not None:
-                self.sites.setdefault(site["prefix"], {})[site["tensor"]] = name
-            elif head is not None:
-                self.heads.setdefault(head["prefix"], {})[head["tensor"]] = name
-            else:
-                self.outside.append(name)
-
-    def _by_content(self, source: Source, names: list[str]) -> None:
-        known = set(names)
-        prefixes = {
-            name.removesuffix(first)
-            for layout in source.layouts
-            for first in layout.names
-            for name in names
-            if name.endswith(first)
-            and name.removesuffix(first)[-1:] in ("", ".")
-            and all(name.removesuffix(first) + other in known for other in layout.names)
-        }
-        for name in names:
-            # The innermost site whose prefix the name has.
-            prefix = max((p for p in prefixes if name.startswith(p)), key=len, default=None)
-            if prefix is None or name.removeprefix(prefix).startswith(source.inner or ("\0",)):
-                self.outside.append(name)
-            else:
-                self.sites.setdefault(prefix, {})[name.removeprefix(prefix)] = name
-
-
-def _layout_of(source: Source, prefix: str, tensors: Tensors) -> SiteLayout:
-    for layout in source.layouts:
-        if layout.matches(tensors):
-            return layout
-    nearest = max(source.layouts, key=lambda layout: len(layout.names.keys() & tensors.keys()))
-    missing = sorted(nearest.names.keys() - tensors.keys())
-    shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
-    raise ValueError(
-        f"load_foreign: {prefix or 'the site'}: "
-        + (f"missing {', '.join(missing)}" if missing else f"unknown shapes {shapes}")
-        + f" (layout {nearest.name!r} of {source.name!r})"
-    )
 
 
 def unknown_names(names: list[str], *, strict: bool, report: ForeignReport) -> None:
@@ -98,12 +42,13 @@ def read_site(
 ) -> Site:
     """One site in the layout of ``Connection``; what happened goes to the report."""
     tensors = {tensor: checkpoint.tensor(name) for tensor, name in group.items()}
-    layout = _layout_of(source, prefix, tensors)
+    layout, doubt = layout_of(source, prefix, tensors, settings)
     held = {**layout.names, **layout.optional}
     unknown = [group[t] for t in tensors if t not in held and t not in layout.ignored]
     unknown_names(unknown, strict=strict, report=report)
     report.dropped += [group[t] for t in tensors if t in layout.ignored]
     config, assumed = layout.configured(settings)
+    assumed += doubt
     site = layout.load(tensors, config)
     site.config = replace(config, norm_weight="norm_weight" in site.state)
     site.config.check(site.n_streams)

@@ -24,6 +24,7 @@ class Source:
     site_prefix : prefix of a site's names, for writing; of ``layer`` and ``part``.
     head : pattern of the head's names, with the group ``tensor``; ``head_prefix`` for writing.
     head_settings : names of the eps of the head's norm and of its weights.
+    kind : the setting that names the layout, where a checkpoint records it.
     inner : what follows a site's prefix in names that belong to the wrapped branch.
     """
 
@@ -36,6 +37,7 @@ class Source:
     head: str | None = None
     head_prefix: str = ""
     head_settings: tuple[str, str, float] = ("rms_norm_eps", "hc_eps", 1e-6)
+    kind: str = ""
     inner: tuple[str, ...] = ()
 
     def site_of(self, prefix: str) -> str:
@@ -111,6 +113,7 @@ SOURCES: dict[str, Source] = {
             "hyper_connections",
             "modules of hyper-connections (lucidrains) and of its forks",
             FORK_LAYOUTS,
+            kind="hyper_conn_type",
             inner=("branch.",),
         ),
         Source("liger", "LigerMHC modules", (LIGER,), inner=("layer.",)),

@@ -91,6 +91,11 @@ def test_own_model_goes_out(tmp_path: Path) -> None:
     again, _ = hs.load_foreign(hs.to_foreign(model, "nanogpt"))
     tokens = torch.randint(11, (1, 6))
     assert torch.equal(again(tokens)[0], model(tokens)[0])
+    # With two streams mHC-lite's tensors look the same.
+    model = hs.GPT(hs.GPTConfig(**shape, width=8, connection="kromhc", n_streams=2))
+    again, report = hs.load_foreign(hs.to_foreign(model, "nanogpt"))
+    assert again.config.connection == "kromhc"
+    assert not any("hyper_conn_type" in line for line in report.assumed)
     for changes, message in [
         ({"connection": "hc"}, "connection 'hc': eps: expected 1e-12 as in 'lucidrains_hc'"),
         ({"connection": "deepseek_v4"}, "connection 'deepseek_v4': mixer: expected"),
