@@ -13,8 +13,8 @@ from .nn import CONNECTIONS, ConnectionConfig, ConnectionFamily
 from .ops import coefficients_are_fused
 
 N_STREAMS, WIDTH = 4, 1024
-SITES = 8
-"""Connections that differ between sites are averaged over this many."""
+SITES = 48
+"""Connections that differ between sites are averaged over this many: those of 24 blocks."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,18 @@ def connections(n_streams: int = N_STREAMS, width: int = WIDTH) -> Table:
             counts = _site_costs(name, n_streams, width)
         except ValueError:
             counts = ("-", "-")
-        ends = GPTConfig(connection=name, reduce="published", final_norm="published").ends
-        end = f"{ends[0]}, norm {ends[1].removesuffix('_reduce')}"
-        if isinstance(connection, ConnectionFamily):
-            end = "-"
+        end = "-"
+        if isinstance(connection, ConnectionConfig):
+            end = f"{connection.reduce}, norm {connection.final_norm.removesuffix('_reduce')}"
         rows.append((name, *counts, _fused(connection, n_streams), end, connection.paper))
     return Table(
         "Connections",
         f"`connection=`. Parameters and floating-point operations per token of one site (attention "
-        f"or MLP) for n = {n_streams} streams of width C = {width}, the branch not counted; - "
-        "where the connection does not exist for that n, or operations are not counted. Kernels: "
-        "which ops are fused; the rest is PyTorch. Ends: reduction and final norm of the models "
-        'published with it, which `reduce="published"` and `final_norm="published"` take.',
+        f"or MLP) for n = {n_streams} streams of width C = {width}, the branch not counted, a mean "
+        f"over a model of {SITES} sites; - where the connection does not exist for that n, or is "
+        "your own and does not count its operations. Kernels: which ops are fused; the rest is "
+        "PyTorch. Ends: reduction and final norm of the models published with it, which "
+        '`reduce="published"` and `final_norm="published"` take.',
         ("name", "parameters", "operations", "kernels", "ends", "what, source"),
         rows,
     )
@@ -157,7 +157,11 @@ def inits() -> Table:
     rows = [(f"expand={name}", scheme.summary) for name, scheme in EXPANSION_SCHEMES.items()]
     rows += list(starts.items())
     rows += [
-        ("start=residual", "coefficients that compute the plain residual network exactly"),
+        (
+            "start=residual",
+            "coefficients that compute the plain residual network, up to "
+            "rounding and about 1e-6 per site in dialects with eps in their divisors",
+        ),
         ("controller_std=S", "controller weights phi normal of deviation S, not their published 0"),
         ("output_std_factor=F", "branch outputs' deviation times F; HC scales by sqrt(n)"),
     ]

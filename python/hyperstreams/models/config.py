@@ -8,7 +8,14 @@ from typing import Any
 
 from .. import init
 from .._errors import check_choice
-from ..nn import CONNECTIONS, ConnectionConfig, check_connection, find_connection, has_streams
+from ..nn import (
+    CONNECTIONS,
+    ConnectionConfig,
+    check_connection,
+    connection_uses,
+    find_connection,
+    has_streams,
+)
 from ..nn.ends import REDUCTIONS
 from ..nn.start import STARTS
 
@@ -57,25 +64,39 @@ NORMS = ("layer", "rms", "parameter_free")
 POSITIONS = ("learned", "rope")
 MLPS = ("gelu", "swiglu", "moe")
 
+_EXPAND = ("expand", "expand_base", "expand_noise", "expand_reference_width", "expand_learned")
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "expand": _EXPAND,
+    "reduce": ("reduce",),
+    "designate": ("designate",),
+    "start": ("start",),
+    "phi_std": ("controller_std",),
+}
+"""Fields by what a connection uses (``nn.connection_uses``)."""
+
 
 @dataclass(frozen=True)
 class GPTConfig:
     """Everything that defines a :class:`GPT`. Plain values, so that it survives JSON and TOML.
 
     vocab_size, block_size, n_layer, n_head, width : the transformer.
-    connection : name in ``nn.CONNECTIONS``; ``"residual"`` is ``h + branch(h)`` without streams,
-        and then the fields below down to ``designate`` have no effect.
-    n_streams : number of streams n.
+    connection : name in ``nn.CONNECTIONS``; ``"residual"`` is ``h + branch(h)`` without streams.
+        Other values than the defaults of ``expand...``, ``reduce``, ``designate``, ``start`` and
+        ``controller_std`` are refused for connections that do not use them
+        (``nn.connection_uses``), among them all without streams.
+    n_streams : number of streams n; without effect for connections without streams.
     expand : scheme of ``nn.ExpandStreams``; ``expand_base``, ``expand_noise``,
         ``expand_reference_width`` and ``expand_learned`` are its options.
     reduce : scheme of ``nn.ReduceStreams``.
     final_norm : ``"before_reduce"`` normalises every stream, then reduces (the released code);
         ``"after_reduce"`` reduces, then normalises (HC paper). Either may be ``"published"``: as
         the models that the connection was published with end (``ConnectionConfig.reduce``).
+        Connections that do not use ``reduce`` have one place for the norm and take any.
     designate : scheme of the streams that sites favour at first; ``"default"`` is the connection's.
     start : ``"published"``, or ``"residual"``: initial coefficients that compute the plain residual
-        network exactly, for wrapping a pretrained one (:func:`wrap_residual`); needs ``expand``
-        that keeps the mean, ``reduce="mean"`` and ``final_norm="after_reduce"`` to do so.
+        network, up to rounding and a dialect's eps, for wrapping a pretrained one
+        (:func:`wrap_residual`); needs ``expand`` that keeps the mean, ``reduce="mean"`` and
+        ``final_norm="after_reduce"`` to do so.
     controller_std : standard deviation of the initial controller weights ``phi``, published as 0
         for most connections; None: the connection's own.
     norm : ``"layer"``, ``"rms"``, or ``"parameter_free"`` (a layer norm without weights, OLMo's).
@@ -161,6 +182,15 @@ class GPTConfig:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"GPTConfig: dropout: expected a value in [0, 1), got {self.dropout}")
+        uses = connection_uses(self.connection)
+        for option, names in _OPTIONS.items():
+            for name in names:
+                value, default = getattr(self, name), getattr(GPTConfig, name)
+                if option not in uses and value not in (default, "published"):
+                    raise ValueError(
+                        f"GPTConfig: {name}: expected {default!r} with connection "
+                        f"{self.connection!r}, which does not use it, got {value!r}"
+                    )
         check_connection(
             self.connection, width=self.width, n_sites=2 * self.n_layer, n_streams=self.n_streams
         )

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._errors import check_choice
-from ..nn import Connection, FullPrecisionModule
-
-Role = Literal["controller", "matrix_static", "static", "ends", "ends_vector", "scale"]
+from ..nn import FullPrecisionModule
+from ..nn.precision import Role
 
 
 @dataclass(frozen=True)
@@ -21,10 +20,16 @@ class DecayPolicy:
     """Which parameters of connections, expansion and reduction are decayed.
 
     summary : one line.
-    decayed : roles of parameters. ``"controller"``: the projections. ``"matrix_static"``: static
-        logits that the released code keeps in a matrix (HC, mHC); ``"static"``: those of others.
-        ``"ends"``: matrices of expansion and reduction, Learned Stream Scaling among them;
-        ``"ends_vector"``: their vectors. ``"scale"``: alpha and norm weights.
+    decayed : roles of parameters, which modules state (``FullPrecisionModule.role``).
+        ``"controller"``: projections of the state to logits: ``phi``, xHC's ``read_phi`` and
+        ``route``, the queries of attention residuals, the keys of the residual matrix.
+        ``"matrix_static"``: static logits that the released code keeps in a matrix (HC, mHC, some
+        dialects). ``"static"``: other weights that do not depend on the token: those of the other
+        connections, ``read``, ``mix`` and ``write`` of segments (2511.11238 has the virtual width
+        network's without decay; Frac's are taken alike), the scalars of AltUp, DenseFormer's
+        averages. ``"ends"``: matrices of expansion and reduction, Learned Stream Scaling among
+        them; ``"ends_vector"``: their vectors. ``"scale"``: alpha, ReZero's too, and the weights
+        and biases of norms.
     """
 
     summary: str
@@ -52,14 +57,6 @@ DECAY_POLICIES: dict[str, DecayPolicy] = {
 released code, are decayed with the other static logits, whose vector they share here."""
 
 
-def _role(owner: nn.Module, name: str, parameter: Tensor) -> Role:
-    if isinstance(owner, Connection):
-        if name == "bias":
-            return "matrix_static" if owner.config.static_decay else "static"
-        return "controller" if name == "phi" else "scale"
-    return "ends" if parameter.ndim >= 2 else "ends_vector"
-
-
 def parameter_groups(
     model: nn.Module, *, weight_decay: float = 0.1, connection_policy: str = "no_decay"
 ) -> list[dict[str, Any]]:
@@ -79,7 +76,7 @@ def parameter_groups(
             if not parameter.requires_grad:
                 continue
             if isinstance(owner, FullPrecisionModule):
-                decays = _role(owner, name, parameter) in decayed_roles
+                decays = owner.role(name) in decayed_roles
                 groups["connection_decay" if decays else "connection"].append(parameter)
             else:
                 groups["decay" if parameter.ndim >= 2 else "no_decay"].append(parameter)

@@ -100,7 +100,7 @@ def operations_table(config: GPTConfig, *, context: int | None = None) -> dict[s
     do not grow with C. HC (n = 4) adds 0.29 % to OLMo-1B and 0.20 % to OLMo-7B without scores; its
     paper prints 0.200 % and 0.147 % and does not say what it counts.
 
-    Raises ValueError for connections that do not know theirs (segments, xHC, single pass).
+    Raises ValueError for a family of your own that does not define ``operations``.
     """
     context = config.block_size if context is None else context
     c, hidden = config.width, config.hidden_width

@@ -9,6 +9,7 @@ from .build import (
     build_reduce,
     build_site,
     check_connection,
+    connection_uses,
     has_streams,
 )
 from .config import ConnectionConfig
@@ -40,6 +41,7 @@ __all__ = [
     "build_reduce",
     "build_site",
     "check_connection",
+    "connection_uses",
     "find_connection",
     "get_connection",
     "has_streams",

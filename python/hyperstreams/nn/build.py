@@ -7,7 +7,7 @@ from torch import nn
 from .config import ConnectionConfig
 from .connection import HyperConnection
 from .ends import ExpandStreams, ReduceStreams
-from .family import ConnectionFamily, Plan
+from .family import OPTIONS, ConnectionFamily, Plan
 from .registry import find_connection
 from .start import started
 
@@ -37,11 +37,15 @@ def build_site(
     """
     config = find_connection(connection)
     if isinstance(config, ConnectionFamily):
-        if plan.start != "published" or plan.phi_std is not None:
-            raise ValueError(
-                f"connection {config.name!r}: start, phi_std: expected 'published' and None: only "
-                f"a mixer around streams has these, got {plan.start!r} and {plan.phi_std}"
-            )
+        for name, value, default in (
+            ("start", plan.start, "published"),
+            ("phi_std", plan.phi_std, None),
+        ):
+            if value != default and name not in config.uses:
+                raise ValueError(
+                    f"connection {config.name!r}: {name}: expected {default!r}, as this connection "
+                    f"does not use it, got {value!r}"
+                )
         return config.build_site(branch, site_index, plan)
     return HyperConnection(
         branch,
@@ -77,6 +81,16 @@ def check_connection(
         config.check(width=width, n_sites=n_sites, n_streams=n_streams)
     else:
         config.check(n_streams)
+
+
+def connection_uses(connection: AnyConnection) -> frozenset[str]:
+    """The fields of :class:`Plan`, of ``family.OPTIONS``, that change this connection.
+
+    Connections without streams, and those whose streams are the branch's own channels, have no
+    expansion and reduction of :class:`ExpandStreams` and :class:`ReduceStreams` to set.
+    """
+    config = find_connection(connection)
+    return config.uses if isinstance(config, ConnectionFamily) else OPTIONS
 
 
 def branch_norm(connection: AnyConnection) -> bool:

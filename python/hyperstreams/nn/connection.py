@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..init import designated_stream, normal, stream_bias, xavier_uniform
 from .config import ConnectionConfig
-from .precision import FullPrecisionModule, full_precision
+from .precision import FullPrecisionModule, Role, Roles, full_precision
 from .registry import get_connection
 from .streams import Streams
 
@@ -31,6 +31,8 @@ class Connection(FullPrecisionModule):
     designate : ``random | fixed | round_robin | none``; ``default`` is the connection's own scheme.
     generator : source of the random designation; None is PyTorch's default generator.
     """
+
+    roles: ClassVar[Roles] = {"phi": "controller", "norm_weight": "scale", "alpha": "scale"}
 
     phi: nn.Parameter | None
     norm_weight: nn.Parameter | None
@@ -130,6 +132,12 @@ class Connection(FullPrecisionModule):
         if self.norm_weight is not None:
             self.norm_weight.fill_(1.0)
         self._fill_constants()
+
+    def role(self, name: str) -> Role:
+        """``"matrix_static"`` for static logits that the released code keeps in a matrix."""
+        if name == "bias" and self.config.static_decay:
+            return "matrix_static"
+        return super().role(name)
 
     def _fill_constants(self) -> None:
         """(Re)create the constant buffers, which checkpoints do not hold."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .. import init, ops
 from .._errors import check_choice
-from .precision import FullPrecisionModule, full_precision
+from .precision import FullPrecisionModule, Roles, full_precision
 from .streams import Streams
 
 REDUCTIONS = ("sum", "mean", "weighted")
@@ -30,6 +30,8 @@ class ExpandStreams(FullPrecisionModule):
 
     The parameters stay float32 (float64) when the model is cast to lower precision.
     """
+
+    roles: ClassVar[Roles] = {"scale": "ends", "bias": "ends"}
 
     scale: Tensor | None
     bias: Tensor | None
@@ -121,6 +123,8 @@ class ReduceStreams(FullPrecisionModule):
         The weights of ``"weighted"`` come from the streams before any norm.
     eps, offset : of ``"weighted"``: the eps of its RMS norm, and see above.
     """
+
+    roles: ClassVar[Roles] = {"phi": "ends", "alpha": "ends_vector", "bias": "ends_vector"}
 
     phi: nn.Parameter | None
     alpha: nn.Parameter

@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+OPTIONS = frozenset({"expand", "reduce", "designate", "start", "phi_std"})
+"""The fields of :class:`Plan` that only some connections use."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -61,17 +64,23 @@ class ConnectionFamily(ABC):
     branch_norm : branches normalise their input themselves.
     branch_projects : attention branches project hidden states to queries, keys, values and back;
         otherwise the sites hand them all heads' vectors and take back those of the outputs.
-    fused_ops : the ops of this package that its sites run, all else being PyTorch.
     has_streams : states are :class:`Streams`, and the expansion takes ``collect_stats``.
+    uses : what it takes from the :class:`Plan` besides sizes, of ``OPTIONS``. A model refuses
+        settings of the others, which would change nothing.
     """
 
     name: str
     paper: str
 
     branch_norm: ClassVar[bool] = True
-    fused_ops: ClassVar[tuple[str, ...]] = ()
     branch_projects: ClassVar[bool] = True
     has_streams: ClassVar[bool] = False
+    uses: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def fused_ops(self) -> tuple[str, ...]:
+        """The ops of this package that its sites run, all else being PyTorch."""
+        return ()
 
     def check(self, *, width: int, n_sites: int, n_streams: int) -> None:
         """Raise ValueError when this connection does not exist for these sizes."""
@@ -91,10 +100,12 @@ class ConnectionFamily(ABC):
         return plan.make_norm(plan.width)
 
     def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int | None:
-        """Floating-point operations of all sites per token, branches not counted; None: unknown.
+        """Floating-point operations of all sites per token, branches not counted.
 
-        A multiply-add is two. Norms of hidden states and residual additions are not counted.
-        ``kv_width``: channels of the keys of all heads together.
+        A multiply-add is two. Norms of hidden states and residual additions are not counted. All
+        families of this package have a count; None, a family's own that has not defined it, is
+        refused by ``models.operations_table``. ``kv_width``: channels of the keys of all heads
+        together.
         """
         return None
 

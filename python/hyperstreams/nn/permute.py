@@ -8,12 +8,24 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from .baselines.altup import AltUpSite
 from .connection import Connection
 from .ends import ExpandStreams, ReduceStreams
+from .families.active_streams import ActiveStreamsSite
+from .families.segments import SegmentSite
 from .families.single_pass import SinglePassExpand
 from .precision import FullPrecisionModule
 
 _Model = TypeVar("_Model", bound=nn.Module)
+
+_WITH_STREAMS = (
+    Connection,
+    ExpandStreams,
+    ReduceStreams,
+    AltUpSite,
+    ActiveStreamsSite,
+    SegmentSite,
+)
 
 
 @torch.no_grad()
@@ -25,14 +37,15 @@ def permute_streams(model: _Model, permutation: Sequence[int]) -> _Model:
     change by the rounding of sums in another order.
 
     Raises ValueError, before anything is changed, where that is not possible: for something that is
-    not a permutation of the model's streams, for models without streams, and for families that are
-    not closed under permutations, because their matrices treat the streams by position. Those are
-    the mixers ``kronecker``, ``spectral``, ``circulant`` and ``transport``, a user's own without
-    ``permute_logits``, and the connections ``altup``, ``xhc``, the single-pass and the segmented
-    ones.
+    not a permutation of the model's streams, for models without streams, for mixers without a
+    linear map of logits that permutes the streams, and for connections that treat the streams by
+    position. The mixers are ``kronecker``, ``spectral`` and ``circulant``, whose matrices are not
+    closed under permutations, ``transport``, whose are but whose logits are not related linearly,
+    and a user's own without ``permute_logits``; the connections are ``altup``, ``xhc``, the
+    single-pass and the segmented ones.
     """
     owners: list[nn.Module] = [m for m in model.modules() if isinstance(m, FullPrecisionModule)]
-    if not owners:
+    if not any(isinstance(owner, _WITH_STREAMS) for owner in owners):
         raise ValueError("permute_streams: model: expected connections with streams, got none")
     # Reads stream 0 at first, whatever its parameters are.
     owners += [module for module in model.modules() if isinstance(module, SinglePassExpand)]
@@ -54,7 +67,7 @@ def permute_streams(model: _Model, permutation: Sequence[int]) -> _Model:
 def _check(owner: nn.Module, permutation: Sequence[int]) -> None:
     if not isinstance(owner, Connection | ExpandStreams | ReduceStreams):
         raise ValueError(
-            f"permute_streams: model: expected a family closed under permutations, got "
+            f"permute_streams: model: expected streams whose position does not matter, got "
             f"{type(owner).__name__}"
         )
     n = owner.n_streams
@@ -66,8 +79,8 @@ def _check(owner: nn.Module, permutation: Sequence[int]) -> None:
         mixer = owner.config.mixer
         if mixer.permute_logits(torch.zeros(mixer.logit_count(n)), permutation, n) is None:
             raise ValueError(
-                f"permute_streams: connection {owner.config.name!r}: mixer {mixer.name!r} is not "
-                "closed under permutations of the streams"
+                f"permute_streams: connection {owner.config.name!r}: mixer {mixer.name!r} has no "
+                "linear map of logits that permutes the streams"
             )
 
 

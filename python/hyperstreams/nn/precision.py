@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+
+Role = Literal["controller", "matrix_static", "static", "ends", "ends_vector", "scale"]
+"""What a parameter of a connection is; ``models.DecayPolicy`` describes them."""
+Roles = Mapping[str, Role]
 
 
 def full_precision(dtype: torch.dtype | None) -> torch.dtype:
@@ -20,7 +24,15 @@ class FullPrecisionModule(nn.Module):
     ``.bfloat16()``, ``.half()`` and ``.to(torch.bfloat16)`` on it, or on a model that contains it,
     move them but leave their dtype; ``.double()`` and ``.float()`` work as usual. Child modules are
     cast as in any module. All parameters of connections live in such modules.
+
+    roles : role of parameters by name, for weight decay; ``"static"`` where not named.
     """
+
+    roles: ClassVar[Roles] = {}
+
+    def role(self, name: str) -> Role:
+        """The role of this module's own parameter ``name``."""
+        return self.roles.get(name, "static")
 
     @torch.no_grad()
     def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:

@@ -21,13 +21,15 @@ STARTS = ("published", "residual")
 def residual_start(
     connection: str | ConnectionConfig, *, n_streams: int, spread: float = 0.5
 ) -> ConnectionConfig:
-    """``connection`` with initial values that compute the plain residual network exactly.
+    """``connection`` with initial values that compute the plain residual network.
 
     Reads are ``1/n`` of every stream, writes have mean 1, ``h_res`` has source sums of 1, and no
     coefficient depends on the token yet. The mean of the streams then follows ``h + branch(h)``
     from any expansion whose mean is the embedding, to a reduction by the mean with the norm after
-    it. So a pretrained residual model can be wrapped without a change of its logits. The streams
-    differ all the same: the designated one is written ``1 + spread``, the others
+    it. So a pretrained residual model can be wrapped without a change of its logits beyond
+    rounding. Mixers with eps in their divisors (``deepseek_v4``, ``megatron``, ``liger``) have
+    source sums of about 1 - 1e-6, and so the mean of the streams drifts by about 1e-6 of itself per
+    site. The streams differ all the same: the designated one is written ``1 + spread``, the others
     ``1 - spread / (n - 1)``, without which they would stay equal for ever.
 
     Raises ValueError where no such values exist: writes that cannot have mean 1, mixers whose

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from connection_cases import depth
 from hyperstreams import GPT, GPTConfig
 from hyperstreams import nn as hnn
 from torch import Tensor
@@ -14,7 +15,13 @@ BASELINES = [name for name, c in hnn.CONNECTIONS.items() if isinstance(c, hnn.Co
 
 
 def build(connection: str, **overrides: object) -> GPT:
-    sizes = {"n_layer": 3, "n_head": 2, "width": 16, "block_size": 12, "vocab_size": 32}
+    sizes = {
+        "n_layer": depth(connection, 3),
+        "n_head": 2,
+        "width": 16,
+        "block_size": 12,
+        "vocab_size": 32,
+    }
     config = GPTConfig(**{**sizes, "connection": connection, **overrides})  # type: ignore[arg-type]
     return GPT(config, generator=torch.Generator().manual_seed(0))
 
@@ -35,8 +42,10 @@ def test_baselines_are_there() -> None:
 @pytest.mark.parametrize("connection", ["altup", "denseformer", "denseformer_4x5"])
 def test_start_as_the_plain_model(connection: str, tokens: Tensor) -> None:
     """DenseFormer's averages and AltUp's scalars (as chosen here) start as the identity."""
-    logits = build(connection, reduce="mean")(tokens)[0]
-    torch.testing.assert_close(logits, build("residual")(tokens)[0])
+    options = {"reduce": "mean"} if connection == "altup" else {}
+    model = build(connection, **options)
+    plain = build("residual", n_layer=model.config.n_layer)
+    torch.testing.assert_close(model(tokens)[0], plain(tokens)[0])
 
 
 def test_rezero_starts_as_the_identity(tokens: Tensor) -> None:
@@ -102,7 +111,7 @@ def test_low_precision(connection: str, tokens: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "connection", ["altup", "denseformer", "attention_residual_block", "residual_dual"]
+    "connection", ["altup", "denseformer", "attention_residual", "residual_dual"]
 )
 def test_compiles_into_one_graph(connection: str, tokens: Tensor) -> None:
     model = build(connection, n_layer=1, n_streams=2)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from connection_cases import depth, used
 from hyperstreams import GPT, GPTConfig
+from hyperstreams import nn as hnn
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,61 @@ def test_overrides() -> None:
 def test_errors(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GPTConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("connection", "options"),
+    [
+        ("residual", {"expand": "learned_scale"}),
+        ("residual", {"designate": "fixed"}),
+        ("denseformer", {"expand": "noise"}),
+        ("frac", {"expand": "learned_scale"}),
+        ("vwn", {"expand": "orthogonal"}),
+        ("vwn", {"reduce": "weighted"}),
+        ("rezero", {"expand_base": 0.5}),
+        ("deepseek_v4_single_pass", {"reduce": "mean"}),
+        ("altup", {"designate": "fixed"}),
+        ("xhc", {"start": "residual"}),
+        ("xhc", {"controller_std": 0.02}),
+    ],
+)
+def test_options_without_effect_are_refused(connection: str, options: dict[str, object]) -> None:
+    (name,) = options
+    message = f"{name}: expected .* with connection '{connection}', which does not use it, got"
+    with pytest.raises(ValueError, match=message):
+        GPTConfig(connection=connection, **options)  # type: ignore[arg-type]
+    default = {name: getattr(GPTConfig(), name)}
+    assert GPTConfig(connection=connection, **default) == GPTConfig(connection=connection)
+
+
+@pytest.mark.parametrize("connection", list(hnn.CONNECTIONS))
+def test_options_that_are_used_have_an_effect(connection: str) -> None:
+    """A connection states what it uses: its modules differ, or hold a designated stream."""
+    sizes = {"n_layer": depth(connection, 1), "width": 16, "connection": connection}
+
+    def built(**options: object) -> GPT:
+        config = GPTConfig(**{**sizes, **options})  # type: ignore[arg-type]
+        return GPT(config, generator=torch.Generator().manual_seed(0))
+
+    plain = built().state_dict()
+    for option in used(connection, expand="learned_scale", reduce="weighted"):
+        changed = built(**{option: {"expand": "learned_scale", "reduce": "weighted"}[option]})
+        assert set(changed.state_dict()) - set(plain), option
+    designates = any(name.endswith("designated_stream") for name in plain)
+    assert ("designate" in hnn.connection_uses(connection)) == designates
+
+
+@pytest.mark.parametrize(
+    ("connection", "n_layer", "message"),
+    [
+        ("denseformer_4x5", 4, "expected at least period=5 blocks of two sites, .* got 8 sites"),
+        ("attention_residual_block", 4, "n_sites: expected more than blocks=8, .* got 8"),
+    ],
+)
+def test_depths_without_effect_are_refused(connection: str, n_layer: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GPTConfig(connection=connection, n_layer=n_layer)
+    assert GPTConfig(connection=connection, n_layer=n_layer + 1).connection == connection
 
 
 def test_unknown_preset() -> None:

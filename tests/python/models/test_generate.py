@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from connection_cases import depth
 from hyperstreams import GPT, GPTConfig
 from hyperstreams import nn as hnn
 from hyperstreams.models.gpt import sample
@@ -14,9 +15,14 @@ BLOCK = 10
 
 def build(connection: str, **overrides: object) -> GPT:
     config = GPTConfig(
-        n_layer=2, n_head=2, width=16, block_size=BLOCK, vocab_size=32, connection=connection,
+        n_layer=depth(connection, 2),
+        n_head=2,
+        width=16,
+        block_size=BLOCK,
+        vocab_size=32,
+        connection=connection,
         **overrides,  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
     model = GPT(config, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -47,7 +53,7 @@ def test_equals_the_full_forward(connection: str, length: int, prompt: Tensor) -
     assert torch.equal(model.generate(tokens, 15, temperature=0.0), expected)
 
 
-@pytest.mark.parametrize("connection", ["residual", "hc", "mhc_lite"])
+@pytest.mark.parametrize("connection", ["altup", "hc", "mhc_lite"])
 def test_cached_logits_equal_the_full_forward(connection: str, prompt: Tensor) -> None:
     model = build(connection, reduce="weighted").double()
     tokens = torch.cat([prompt, prompt], dim=1)

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from connection_cases import depth, used
 from hyperstreams import GPT, GPTConfig, ops
 from hyperstreams import nn as hnn
 from torch import Tensor, nn
@@ -17,7 +18,13 @@ WITH_STREAMS = [name for name in CONNECTIONS if hnn.has_streams(name)]
 
 
 def config(connection: str = "mhc_lite", **overrides: object) -> GPTConfig:
-    sizes = {"n_layer": 2, "n_head": 2, "width": 16, "block_size": 12, "vocab_size": 32}
+    sizes = {
+        "n_layer": depth(connection, 2),
+        "n_head": 2,
+        "width": 16,
+        "block_size": 12,
+        "vocab_size": 32,
+    }
     return GPTConfig(**{**sizes, "connection": connection, **overrides})  # type: ignore[arg-type]
 
 
@@ -69,7 +76,7 @@ def test_ignored_targets(tokens: Tensor) -> None:
 @pytest.mark.parametrize("connection", CONNECTIONS)
 def test_one_seed_one_model(connection: str) -> None:
     before = torch.random.get_rng_state()
-    options = {"expand": "learned_scale"}
+    options = used(connection, expand="learned_scale")
     first = build(connection, 3, **options).state_dict()
     second = build(connection, 3, **options).state_dict()
     other = build(connection, 4, **options).state_dict()
@@ -178,7 +185,7 @@ def test_compiles_into_one_graph(connection: str, tokens: Tensor) -> None:
 @pytest.mark.parametrize("connection", CONNECTIONS)
 def test_state_saves_with_safetensors(connection: str, tokens: Tensor) -> None:
     safetensors = pytest.importorskip("safetensors.torch", reason="extra 'train' is not installed")
-    model = build(connection, expand="learned_scale")
+    model = build(connection, **used(connection, expand="learned_scale"))
     scramble(model)
     loaded = GPT(model.config, device="meta")
     loaded.load_state_dict(safetensors.load(safetensors.save(model.state_dict())), assign=True)

@@ -6,13 +6,15 @@ import math
 
 import pytest
 import torch
+from connection_cases import depth, used
 from hyperstreams import GPT, GPTConfig
 from hyperstreams import nn as hnn
 from hyperstreams.models.decay import DECAY_POLICIES, decay_factor, decay_only
 
 
 def build(connection: str, **options: object) -> GPT:
-    return GPT(GPTConfig(n_layer=1, width=16, connection=connection, **options))  # type: ignore[arg-type]
+    n_layer = depth(connection, 1)
+    return GPT(GPTConfig(n_layer=n_layer, width=16, connection=connection, **options))  # type: ignore[arg-type]
 
 
 def names(model: GPT, policy: str) -> dict[str, set[str]]:
@@ -27,7 +29,7 @@ def names(model: GPT, policy: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize("policy", list(DECAY_POLICIES))
 @pytest.mark.parametrize("connection", list(hnn.CONNECTIONS))
 def test_every_trainable_parameter_once(connection: str, policy: str) -> None:
-    model = build(connection, expand="learned_scale", reduce="weighted")
+    model = build(connection, **used(connection, expand="learned_scale", reduce="weighted"))
     groups = names(model, policy)
     grouped = [name for group in groups.values() for name in group]
     assert sorted(grouped) == sorted(n for n, p in model.named_parameters() if p.requires_grad)
@@ -69,6 +71,72 @@ def test_paper_policy(connection: str, static: bool) -> None:
     if static:
         expected.add("bias")
     assert decayed == expected
+
+
+@pytest.mark.parametrize(
+    ("connection", "roles"),
+    [
+        (
+            "vwn",
+            {
+                "controller": "phi",
+                "static": "read mix write",
+                "scale": "scale",
+                "ends": "weight",
+            },
+        ),
+        (
+            "frac",
+            {
+                "controller": "phi",
+                "static": "read mix write",
+                "scale": "scale norm_weight norm_bias",
+            },
+        ),
+        (
+            "xhc",
+            {
+                "controller": "read_phi route phi",
+                "static": "read_bias bias",
+                "scale": "alpha",
+            },
+        ),
+        ("mhc", {"controller": "phi", "matrix_static": "bias", "scale": "alpha norm_weight"}),
+        ("deepseek_v4", {"controller": "phi", "static": "bias", "scale": "alpha"}),
+        ("deepseek_v4_single_pass", {"controller": "phi", "static": "bias", "scale": "alpha"}),
+        ("altup", {"static": "predict correct"}),
+        ("denseformer", {"static": "weights"}),
+        ("attention_residual", {"controller": "query", "scale": "norm_weight"}),
+        ("rezero", {"scale": "alpha"}),
+        ("residual_matrix", {"controller": "weight"}),
+    ],
+)
+def test_roles(connection: str, roles: dict[str, str]) -> None:
+    """As modules state them; the policies take them from there."""
+    model = build(connection)
+    owners = [m for m in model.modules() if isinstance(m, hnn.FullPrecisionModule)]
+    stated = {o.role(n): set[str]() for o in owners for n, _ in o.named_parameters(recurse=False)}
+    for owner in owners:
+        for name, _ in owner.named_parameters(recurse=False):
+            stated[owner.role(name)].add(name)
+    assert stated == {role: set(words.split()) for role, words in roles.items()}
+    for policy, decayed in (("dynamic", {"controller"}), ("no_decay", set())):
+        found = names(model, policy).get("connection_decay", set())
+        expected = {n for role in decayed for n in roles.get(role, "").split()}
+        assert {name.rsplit(".", 1)[1] for name in found} == expected
+    for name in names(model, "paper").get("connection_decay", set()):
+        assert name.rsplit(".", 1)[1] not in roles.get("static", "").split()
+
+
+def test_ends_have_roles_of_their_own() -> None:
+    model = build("mhc", expand="learned_scale", reduce="weighted")
+    assert model.expand.role("scale") == model.reduce.role("phi") == "ends"
+    assert model.reduce.role("alpha") == model.reduce.role("bias") == "ends_vector"
+
+    class Own(hnn.FullPrecisionModule):
+        """A user's module that says nothing."""
+
+    assert Own().role("gate") == "static"
 
 
 def test_unknown_policy() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from connection_cases import depth, used
 from hyperstreams import GPT, GPTConfig
 from hyperstreams import nn as hnn
 from hyperstreams.models import PUBLISHED_PARAMETERS, operations_table, parameter_table
@@ -53,7 +54,8 @@ def test_published_formulas(connection: str, n: int) -> None:
 @pytest.mark.parametrize("connection", list(hnn.CONNECTIONS))
 @pytest.mark.parametrize("options", [{}, {"mlp": "moe", "tied_embeddings": False, "norm": "rms"}])
 def test_the_parts_are_the_whole(connection: str, options: dict[str, object]) -> None:
-    config = preset("tiny", connection, expand="learned_scale", reduce="weighted", **options)
+    ends = used(connection, expand="learned_scale", reduce="weighted")
+    config = preset("tiny", connection, n_layer=depth(connection, 4), **ends, **options)
     table = parameter_table(config)
     assert table["total"] == sum(p.numel() for p in GPT(config, device="meta").parameters())
     assert table["attention"] > 0 or connection == "residual_matrix"
@@ -111,10 +113,8 @@ def test_operations_of_baselines() -> None:
         "rezero": 8 * 2 * c,
         "altup": 4 * (2 * 16 * c + 2 * 4 * c),
         "denseformer": 2 * c * (2 + 3 + 4 + 5),
-        "denseformer_4x5": 0,
         # 1, 2, ..., 8 hidden states: normed, scored, added up.
         "attention_residual": 36 * 6 * c,
-        "attention_residual_block": 36 * 6 * c,
         # Heads read 3 vectors and write 1, together 4 c numbers; MLPs read and write c.
         "residual_matrix": 4 * 2 * k * (4 * c + 2 * c),
         "post_norm": 0,
@@ -125,6 +125,9 @@ def test_operations_of_baselines() -> None:
         table = operations_table(preset("tiny", connection))
         assert table["connections"] == operations, connection
     assert operations_table(preset("tiny", "residual_matrix"))["attention"] == 0
+    # The fifth block alone averages, over the first block and itself.
+    sparse = preset("tiny", "denseformer_4x5", n_layer=5)
+    assert operations_table(sparse)["connections"] == 2 * 2 * c
     deep = preset("tiny", "attention_residual_block", n_layer=12)
     # 24 sites in 8 blocks of 3: 1 + 2 + 2, 2 + 3 + 3, ...
     assert operations_table(deep)["connections"] == 6 * c * sum(3 * b + 2 for b in range(1, 9))

@@ -79,8 +79,17 @@ def test_errors(trained: hs.GPT) -> None:
         hs.wrap_residual(model)
     with pytest.raises(ValueError, match="designate: expected a designated stream"):
         wrapped(trained, "mhc_lite", designate="none")
-    with pytest.raises(ValueError, match=r"start: expected one of .*got 'residul'"):
-        wrapped(trained, "mhc_lite", start="residul")
+    for name, value in {
+        "start": "published",
+        "expand": "learned_scale",
+        "reduce": "sum",
+        "final_norm": "before_reduce",
+        "controller_std": 0.02,
+    }.items():
+        message = f"wrap_residual: {name}: expected no override, .*got {value!r}"
+        with pytest.raises(ValueError, match=message):
+            wrapped(trained, "mhc_lite", **{name: value})
+    assert wrapped(trained, "mhc_lite", dropout=0.1).config.dropout == 0.1
     with pytest.raises(ValueError, match="read: expected a weight of 1, got an activation"):
         wrapped(trained, "mhc", n_streams=1)
 
@@ -97,5 +106,7 @@ def test_controller_std() -> None:
     assert not model("mhc_lite", None).sites["L0a"].connection.phi.any()
     with pytest.raises(ValueError, match="phi_std: expected None for static"):
         model("hc_static", 0.1)
-    with pytest.raises(ValueError, match="connection 'residual': start, phi_std"):
+    with pytest.raises(
+        ValueError, match="controller_std: expected None with connection 'residual'"
+    ):
         model("residual", 0.1)

@@ -149,6 +149,15 @@ def test_xhc_updates_only_active_streams_and_trains_its_router() -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
+def test_xhc_breaks_ties_by_index() -> None:
+    """The router starts at 0: every weight is 1/2, and the first streams are active."""
+    for n in (6, 16):
+        site = ActiveStreamsSite(nn.Identity(), n_streams=n, width=5, active=4, fixed=2, dtype=F64)
+        index, weight = site.select(streams(n, 5))
+        assert torch.equal(index, torch.tensor([0, 1, 2, 3]).expand(3, 4))
+        assert torch.equal(weight, torch.tensor([1.0, 1.0, 0.5, 0.5], dtype=F64).expand(3, 4))
+
+
 def test_xhc_parameters() -> None:
     """Without the temporal components: (4 N^2 + 2 k^3 + 2 k^2) C per block, plus vectors."""
     n, k, width = 16, 4, 24
@@ -186,6 +195,11 @@ def test_single_pass_reads_with_the_previous_sites_weights() -> None:
 def test_sizes_that_do_not_exist(name: str, n: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         model(name, n_streams=n)
+
+
+def test_fused_ops() -> None:
+    fused = {name: hnn.find_connection(name).fused_ops for name in ("vwn", "vwn_static", "frac")}
+    assert fused == {"vwn": ("project",), "vwn_static": (), "frac": ()}
 
 
 def test_a_wider_virtual_width() -> None:

@@ -142,7 +142,12 @@ def test_all_connections_that_exist_for_the_sizes(capsys: Capture) -> None:
     assert {"residual", "mhc", "shc", "frac", "altup"} <= set(names)
     assert len(names) == len(set(names))
     assert "vwn" not in names
-    assert "left out: connection 'vwn': n_streams" in capsys.readouterr().err
+    assert not {"denseformer_4x5", "attention_residual_block"} & set(names)
+    printed = capsys.readouterr().err
+    assert "left out: connection 'vwn': n_streams" in printed
+    assert "left out: connection 'denseformer_4x5': n_sites: expected at least period=5" in printed
+    assert "frac" not in every_connection(["all"], {"expand": "learned_scale"})
+    assert "left out: GPTConfig: expand: expected 'replicate' with" in capsys.readouterr().err
 
 
 def test_seeds() -> None:

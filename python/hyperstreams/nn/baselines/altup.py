@@ -97,6 +97,7 @@ class AltUp(ConnectionFamily):
     """
 
     fused_ops = ("mix_write",)
+    uses = frozenset({"expand", "reduce"})
 
     def build_expand(self, plan: Plan) -> nn.Module:
         options = {**plan.expand, **plan.factory, "generator": plan.generator}

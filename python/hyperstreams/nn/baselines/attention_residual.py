@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ... import ops
 from ..family import ConnectionFamily, Plan
-from ..precision import FullPrecisionModule, full_precision
+from ..precision import FullPrecisionModule, Roles, full_precision
 from .history import weighted_sum
 
 EPS = 1e-6
@@ -32,6 +32,8 @@ class DepthAttention(FullPrecisionModule):
     Parameters ``query [C]``, at first 0 (a plain average), and the norm's ``norm_weight [C]``,
     at first 1. Each v is read once by ``ops.project`` and once by the sum.
     """
+
+    roles: ClassVar[Roles] = {"query": "controller", "norm_weight": "scale"}
 
     def __init__(
         self,
@@ -117,7 +119,7 @@ class AttentionResidual(ConnectionFamily):
     sum (``history.weighted_sum`` has the measured cost). The history is kept, not copied.
     """
 
-    fused_ops: ClassVar[tuple[str, ...]] = ("project",)
+    fused_ops = ("project",)
 
     blocks: int | None = None
 
@@ -125,6 +127,14 @@ class AttentionResidual(ConnectionFamily):
         if self.blocks is not None and self.blocks < 1:
             raise ValueError(
                 f"connection {self.name!r}: blocks: expected at least 1, got {self.blocks}"
+            )
+
+    def check(self, *, width: int, n_sites: int, n_streams: int) -> None:
+        super().check(width=width, n_sites=n_sites, n_streams=n_streams)
+        if self.blocks is not None and n_sites <= self.blocks:
+            raise ValueError(
+                f"connection {self.name!r}: n_sites: expected more than blocks={self.blocks}, "
+                f"at which every site is a block and blocks change nothing, got {n_sites}"
             )
 
     def build_expand(self, plan: Plan) -> nn.Module:

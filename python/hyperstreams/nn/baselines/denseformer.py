@@ -121,6 +121,15 @@ class DenseFormer(ConnectionFamily):
                     f"got {getattr(self, name)}"
                 )
 
+    def check(self, *, width: int, n_sites: int, n_streams: int) -> None:
+        super().check(width=width, n_sites=n_sites, n_streams=n_streams)
+        blocks = -(-n_sites // 2)
+        if blocks < self.period:
+            raise ValueError(
+                f"connection {self.name!r}: n_sites: expected at least period={self.period} blocks "
+                f"of two sites, without which there is no average, got {n_sites} sites"
+            )
+
     def build_expand(self, plan: Plan) -> nn.Module:
         return DenseExpand()
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ... import init
 from ..family import ConnectionFamily, Plan
-from ..precision import FullPrecisionModule, full_precision
+from ..precision import FullPrecisionModule, Roles, full_precision
 
 
 class Keys(FullPrecisionModule):
@@ -20,6 +20,9 @@ class Keys(FullPrecisionModule):
 
     zero : so many of them start at 0.
     """
+
+    # They stand in for projections of the branches and the ends.
+    roles: ClassVar[Roles] = {"weight": "controller"}
 
     def __init__(
         self,

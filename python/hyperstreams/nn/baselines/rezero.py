@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..family import ConnectionFamily, Plan
-from ..precision import FullPrecisionModule, full_precision
+from ..precision import FullPrecisionModule, Roles, full_precision
 
 
 class ReZeroSite(FullPrecisionModule):
     """``h + alpha branch(h)`` on ``[..., C]``; the parameter ``alpha [1]`` starts at 0."""
+
+    roles: ClassVar[Roles] = {"alpha": "scale"}
 
     def __init__(
         self,

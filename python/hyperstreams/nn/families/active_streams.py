@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ...mixers import Sinkhorn
 from ..baselines.altup import Expand
 from ..ends import ExpandStreams, ReduceStreams
 from ..family import ConnectionFamily, Plan
-from ..precision import FullPrecisionModule, full_precision
+from ..precision import FullPrecisionModule, Roles, full_precision
 
 
 class ActiveStreamsSite(FullPrecisionModule):
@@ -32,8 +32,16 @@ class ActiveStreamsSite(FullPrecisionModule):
 
     Parameters (float32 or float64): ``read_phi [n, n C]``, ``route [n, n C]``,
     ``phi [k + k k, k C]``, ``alpha [3]``, ``read_bias [n]``, ``bias [k + k k]``. Initial values
-    that the paper does not give are mHC's; the router starts at 0, where ties go to low indices.
+    that the paper does not give are mHC's; the router starts at 0. Among equal router weights, as
+    then, lower indices come first.
     """
+
+    roles: ClassVar[Roles] = {
+        "read_phi": "controller",
+        "route": "controller",
+        "phi": "controller",
+        "alpha": "scale",
+    }
 
     designated_stream: Tensor
 
@@ -95,7 +103,9 @@ class ActiveStreamsSite(FullPrecisionModule):
         flat = x.to(self.route.dtype).flatten(-2)
         normed = functional.layer_norm(flat, flat.shape[-1:])
         weight = torch.sigmoid(functional.linear(normed, self.route))
-        routed, index = weight[..., self.fixed :].topk(self.active - self.fixed, dim=-1)
+        # Not topk, which leaves open which of equal weights it takes.
+        ordered = weight[..., self.fixed :].sort(dim=-1, descending=True, stable=True)
+        routed, index = (part[..., : self.active - self.fixed] for part in ordered)
         fixed = torch.arange(self.fixed, device=x.device).expand(*index.shape[:-1], self.fixed)
         ones = weight.new_ones(fixed.shape)
         return torch.cat([fixed, index + self.fixed], -1), torch.cat([ones, routed], -1)
@@ -136,6 +146,7 @@ class ActiveStreams(ConnectionFamily):
     """
 
     fused_ops = ("project", "read", "mix_write")
+    uses = frozenset({"expand", "reduce", "designate"})
 
     active: int = 4
     fixed: int = 2

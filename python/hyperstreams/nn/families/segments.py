@@ -7,7 +7,7 @@ virtual width networks (2511.11238) keep more segments than the branch takes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ... import ops
 from ..family import ConnectionFamily, Plan
-from ..precision import FullPrecisionModule, full_precision
+from ..precision import FullPrecisionModule, Roles, full_precision
 
 
 class SegmentSite(FullPrecisionModule):
@@ -33,6 +33,14 @@ class SegmentSite(FullPrecisionModule):
     Parameters (float32 or float64): ``read [n, m]``, ``mix [n, n]``, ``write``; dynamic also
     ``phi``, ``scale [2]`` (of read and mix, and of write), ``norm_weight`` and ``norm_bias``.
     """
+
+    # Not named, so static: read, mix and write.
+    roles: ClassVar[Roles] = {
+        "phi": "controller",
+        "scale": "scale",
+        "norm_weight": "scale",
+        "norm_bias": "scale",
+    }
 
     phi: nn.Parameter | None
     scale: nn.Parameter | None
@@ -160,6 +168,8 @@ class Join(nn.Module):
 class Widen(FullPrecisionModule):
     """``h [..., C]`` to n segments ``[..., n, w]`` by a matrix ``[n w, C]``, at first copies."""
 
+    roles: ClassVar[Roles] = {"weight": "ends"}
+
     def __init__(self, *, n_segments: int, fractions: int, width: int, **factory: Any) -> None:
         super().__init__()
         self.n_segments = n_segments
@@ -185,6 +195,8 @@ class Widen(FullPrecisionModule):
 
 class Narrow(FullPrecisionModule):
     """Segments to ``[..., C]``: groups of C channels normalised, ``weight [C, n w]``, the norm."""
+
+    roles: ClassVar[Roles] = {"weight": "ends"}
 
     def __init__(
         self, norm: nn.Module, *, n_segments: int, fractions: int, width: int, **factory: Any
@@ -261,12 +273,19 @@ class VirtualWidth(ConnectionFamily):
     wide as the branches. Dynamic coefficients have scale 1 and temperature ``C / fractions``. The
     paper's embedding table has the width of the state; behind the interface of this package a
     matrix widens the model's embedding instead, at first by copies. Its norm of the controller is
-    not known to us: RMS without weight here. The exit is the paper's: each group of C channels
+    not known to us: RMS without weight here. It scales the dynamic part as ``S o tanh(...)``, of
+    which S's shape is not known to us either: two scalars here, of read and mix and of write. The
+    exit is the paper's: each group of C channels
     normalised, a matrix to C, the model's norm.
     """
 
     dynamic: bool = True
     fractions: int = 2
+
+    @property
+    def fused_ops(self) -> tuple[str, ...]:
+        """The projection of the controller; frac's has a layer norm, which is PyTorch's."""
+        return ("project",) if self.dynamic else ()
 
     def check(self, *, width: int, n_sites: int, n_streams: int) -> None:
         super().check(width=width, n_sites=n_sites, n_streams=n_streams)

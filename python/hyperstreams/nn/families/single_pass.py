@@ -1,4 +1,8 @@
-"""Reads predicted one site ahead, so that a site traverses the streams once (DeepSeek-V4.1)."""
+"""Reads predicted one site ahead, which would let a site traverse the streams once (DeepSeek-V4.1).
+
+The function is reproduced here, not the traffic: a site runs ``read``, ``project`` and
+``mix_write``, three traversals.
+"""
 
 from __future__ import annotations
 
@@ -82,6 +86,7 @@ class SinglePass(ConnectionFamily):
     """
 
     fused_ops = ("project", "coefficients", "read", "mix_write")
+    uses = frozenset({"expand", "designate"})
 
     connection: str = "deepseek_v4"
 
