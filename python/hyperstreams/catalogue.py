@@ -86,7 +86,7 @@ def _site_costs(name: str, n_streams: int, width: int) -> tuple[str, str]:
         operations = f"{operations_table(config)['connections'] // SITES:,}"
     except ValueError:
         operations = "-"
-    return f"{parameters:,.0f}", operations
+    return f"{parameters:,.{1 if 0 < parameters < 1 else 0}f}", operations
 
 
 def _fused(connection: ConnectionConfig | ConnectionFamily, n_streams: int) -> str:

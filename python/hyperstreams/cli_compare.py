@@ -32,9 +32,9 @@ def main(arguments: Sequence[str]) -> int:
         "compare",
         description="Train several connections with several seeds on the same data in the same "
         "order and print one table.\nA connection may be extended: mhc_lite+lss (Learned Stream "
-        "Scaling), mhc+n_streams=2, ...\n'all' stands for every connection, "
-        f"trained for {ALL_STEPS} steps with {ALL_SEEDS} seeds unless said otherwise. Finished "
-        "runs are\nreused, interrupted ones continued.",
+        "Scaling), mhc+n_streams=2, ...\n'all' stands for every connection that exists for the "
+        f"sizes and uses the options,\ntrained for {ALL_STEPS} steps with {ALL_SEEDS} seeds "
+        "unless said otherwise. Finished runs are\nreused, interrupted ones continued.",
         examples=[
             "hyperstreams compare --connections residual,mhc,mhc_lite,mhc_lite+lss --seeds 3 "
             "--out runs/first",

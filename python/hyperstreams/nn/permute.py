@@ -40,8 +40,8 @@ def permute_streams(model: _Model, permutation: Sequence[int]) -> _Model:
     not a permutation of the model's streams, for models without streams, for mixers without a
     linear map of logits that permutes the streams, and for connections that treat the streams by
     position. The mixers are ``kronecker``, ``spectral`` and ``circulant``, whose matrices are not
-    closed under permutations, ``transport``, whose are but whose logits are not related linearly,
-    and a user's own without ``permute_logits``; the connections are ``altup``, ``xhc``, the
+    closed under permutations, ``transport``, whose matrices are, but not by a linear map of the
+    logits, and a user's own without ``permute_logits``; the connections are ``altup``, ``xhc``, the
     single-pass and the segmented ones.
     """
     owners: list[nn.Module] = [m for m in model.modules() if isinstance(m, FullPrecisionModule)]

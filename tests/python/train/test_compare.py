@@ -52,7 +52,9 @@ def test_every_specification_is_checked_before_the_first_run(
     micro: Settings, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    for specs, seeds in ((["hc", "mhc_light"], [0]), ([], [0]), (["hc"], []), (["hc", "hc"], [0])):
+    wrong: list[tuple[list[str], list[int]]] = [(["hc", "mhc_light"], [0]), ([], [0]), (["hc"], [])]
+    wrong += [(["hc", "hc"], [0]), (["hc", "denseformer+lss"], [0]), (["hc", "frac+noise"], [0])]
+    for specs, seeds in wrong:
         with pytest.raises(RunError):
             run_comparison(settings_of(micro), specs, seeds, out, progress=False)
     assert not out.exists()
