@@ -115,6 +115,7 @@ def test_low_precision(connection: str, tokens: Tensor) -> None:
 )
 def test_compiles_into_one_graph(connection: str, tokens: Tensor) -> None:
     model = build(connection, n_layer=1, n_streams=2)
+    torch.compiler.reset()  # Graphs of other tests count towards the limit of recompilations.
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     logits, loss = compiled(tokens, tokens)
     torch.testing.assert_close(logits, model(tokens)[0])
