@@ -7,7 +7,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   list(APPEND HYPERSTREAMS_CPU_LEVELS avx2 avx512)
 endif()
 set(_flags_base "")
-if(HYPERSTREAMS_CPU_LEVELS MATCHES avx2)
+if(HYPERSTREAMS_CPU_LEVELS MATCHES avx2 AND NOT HYPERSTREAMS_SANITIZE)
   # On x86 the base level is for processors without AVX2; -O3 would triple its build time.
   set(_flags_base -O2)
 endif()
