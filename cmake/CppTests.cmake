@@ -7,7 +7,3 @@ target_include_directories(hyperstreams_tests PRIVATE "${CMAKE_CURRENT_SOURCE_DI
 target_link_libraries(hyperstreams_tests PRIVATE
   hyperstreams_options hyperstreams_cpu hyperstreams_cuda_emulated GTest::gtest_main)
 gtest_discover_tests(hyperstreams_tests DISCOVERY_MODE PRE_TEST)
-if(HYPERSTREAMS_SANITIZE)
-  # Optimising instrumented templates takes most of the build's time; the kernels stay at -O1.
-  target_compile_options(hyperstreams_tests PRIVATE -O0)
-endif()

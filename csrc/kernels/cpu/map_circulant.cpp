@@ -1,27 +1,11 @@
 // The circulant map on lanes.
 #include "hyperstreams/maps/circulant.h"
 
-#include "map_functions.h"
+#include "map_dispatch.h"
 #include "simd_math.h"
 
 namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE {
-namespace {
 
-template <class T>
-void find(const MapSettings& settings, int n, MapFunctions<T>* functions) {
-  dispatch_streams<T>(n, [&](auto streams) {
-    *functions = make_map_functions<maps::Circulant, decltype(streams)::value, T>(settings, n);
-  });
-}
-
-}  // namespace
-
-void find_circulant(const MapSettings& settings, int n, MapFunctions<float>* functions) {
-  find(settings, n, functions);
-}
-
-void find_circulant(const MapSettings& settings, int n, MapFunctions<double>* functions) {
-  find(settings, n, functions);
-}
+HYPERSTREAMS_INSTANTIATE_MAP(maps::Circulant)
 
 }  // namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE

@@ -23,19 +23,19 @@ void find(const MapSettings& settings, int n, MapKind map, MapFunctions<T>* func
       *functions = make_map_functions<maps::Free, 0, T>(settings, n);
       break;
     case MapKind::kSinkhorn:
-      find_sinkhorn(settings, n, functions);
+      find_functions<maps::Sinkhorn>(settings, n, functions);
       break;
     case MapKind::kPermutation:
-      find_permutation(settings, n, functions);
+      find_functions<maps::Permutation>(settings, n, functions);
       break;
     case MapKind::kKronecker:
-      find_kronecker(settings, n, functions);
+      find_functions<maps::Kronecker>(settings, n, functions);
       break;
     case MapKind::kSpectral:
-      find_spectral(settings, n, functions);
+      find_functions<maps::Spectral>(settings, n, functions);
       break;
     case MapKind::kCirculant:
-      find_circulant(settings, n, functions);
+      find_functions<maps::Circulant>(settings, n, functions);
       break;
   }
 }

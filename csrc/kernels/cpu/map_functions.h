@@ -34,18 +34,12 @@ MapFunctions<T> make_map_functions(const MapSettings& settings, int n) {
   return functions;
 }
 
-// One definition per map_<name>.cpp.
+/// The functions of any map, in map_functions.cpp.
 void find_map(const MapSettings& settings, int n, MapKind map, MapFunctions<float>* functions);
 void find_map(const MapSettings& settings, int n, MapKind map, MapFunctions<double>* functions);
-void find_sinkhorn(const MapSettings& settings, int n, MapFunctions<float>* functions);
-void find_sinkhorn(const MapSettings& settings, int n, MapFunctions<double>* functions);
-void find_permutation(const MapSettings& settings, int n, MapFunctions<float>* functions);
-void find_permutation(const MapSettings& settings, int n, MapFunctions<double>* functions);
-void find_kronecker(const MapSettings& settings, int n, MapFunctions<float>* functions);
-void find_kronecker(const MapSettings& settings, int n, MapFunctions<double>* functions);
-void find_spectral(const MapSettings& settings, int n, MapFunctions<float>* functions);
-void find_spectral(const MapSettings& settings, int n, MapFunctions<double>* functions);
-void find_circulant(const MapSettings& settings, int n, MapFunctions<float>* functions);
-void find_circulant(const MapSettings& settings, int n, MapFunctions<double>* functions);
+
+/// The functions of one map, instantiated for float and double in map_<name>.cpp.
+template <class Map, class T>
+void find_functions(const MapSettings& settings, int n, MapFunctions<T>* functions);
 
 }  // namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE

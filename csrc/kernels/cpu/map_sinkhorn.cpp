@@ -1,27 +1,11 @@
 // The sinkhorn map on lanes.
 #include "hyperstreams/maps/sinkhorn.h"
 
-#include "map_functions.h"
+#include "map_dispatch.h"
 #include "simd_math.h"
 
 namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE {
-namespace {
 
-template <class T>
-void find(const MapSettings& settings, int n, MapFunctions<T>* functions) {
-  dispatch_streams<T>(n, [&](auto streams) {
-    *functions = make_map_functions<maps::Sinkhorn, decltype(streams)::value, T>(settings, n);
-  });
-}
-
-}  // namespace
-
-void find_sinkhorn(const MapSettings& settings, int n, MapFunctions<float>* functions) {
-  find(settings, n, functions);
-}
-
-void find_sinkhorn(const MapSettings& settings, int n, MapFunctions<double>* functions) {
-  find(settings, n, functions);
-}
+HYPERSTREAMS_INSTANTIATE_MAP(maps::Sinkhorn)
 
 }  // namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE

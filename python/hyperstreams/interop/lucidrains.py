@@ -5,6 +5,7 @@ There streams are part of the batch axis, ``[b n, ..., C]``; here that is so at 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -39,15 +40,16 @@ def _on_first(output: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return tree_unflatten([function(first), *rest], structure)
 
 
-class _Site(nn.Module):
+class _Site(nn.Module, ABC):
     """What both kinds of sites share: a branch inside, passed at the call, or decorated."""
 
     def __init__(self, branch: Callable[..., Any] | None) -> None:
         super().__init__()
         self.branch = branch
 
+    @abstractmethod
     def _read(self, residuals: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        raise NotImplementedError
+        """The branch input, and what makes new residuals of the branch output."""
 
     def forward(self, residuals: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The new residuals; without a branch ``(branch input, add_residual)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def set_normal(
         module.bias.zero_()
 
 
-class Branch(nn.Module):
+class Branch(nn.Module, ABC):
     """A sublayer: norm (unless the connection normalises), then a function of the tokens."""
 
     def __init__(self, config: GPTConfig, factory: dict[str, Any]) -> None:
@@ -64,11 +65,11 @@ class Branch(nn.Module):
         if branch_norm(config.connection):
             self.norm = make_norm(config, config.width, factory)
 
+    @abstractmethod
     def reset_parameters(
         self, *, gain: float | None = None, generator: torch.Generator | None = None
     ) -> None:
         """Set the initial weights. ``gain``: Xavier-normal instead of GPT-2's, see ``nn.Plan``."""
-        raise NotImplementedError
 
 
 def xavier(fan_in: int, fan_out: int, gain: float) -> float:

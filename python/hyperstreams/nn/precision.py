@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +19,7 @@ def full_precision(dtype: torch.dtype | None) -> torch.dtype:
     return torch.float64 if (dtype or torch.get_default_dtype()) == torch.float64 else torch.float32
 
 
-class FullPrecisionModule(nn.Module):
+class FullPrecisionModule(nn.Module, ABC):
     """A module whose own parameters and buffers are float32 or float64, never lower.
 
     ``.bfloat16()``, ``.half()`` and ``.to(torch.bfloat16)`` on it, or on a model that contains it,
@@ -34,10 +35,9 @@ class FullPrecisionModule(nn.Module):
         """The role of this module's own parameter ``name``."""
         return self.roles.get(name, "static")
 
-    @torch.no_grad()
+    @abstractmethod
     def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
         """Set the initial values of this module's own parameters."""
-        raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         def keep(tensor: Tensor) -> Tensor:

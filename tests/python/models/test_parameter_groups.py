@@ -134,7 +134,10 @@ def test_ends_have_roles_of_their_own() -> None:
     assert model.reduce.role("alpha") == model.reduce.role("bias") == "ends_vector"
 
     class Own(hnn.FullPrecisionModule):
-        """A user's module that says nothing."""
+        """A user's module that says nothing of roles."""
+
+        def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
+            """No parameters."""
 
     assert Own().role("gate") == "static"
 

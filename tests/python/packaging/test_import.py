@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -51,15 +52,16 @@ assert x.grad is not None
 """
 
 
-def test_import_beyond_torch_is_quick() -> None:
+def test_import_beyond_torch_is_quick(copy: Path) -> None:
+    assert compileall.compile_dir(copy, quiet=1)  # as pip installs it
     measure = """
 import time, torch
 begin = time.process_time()
 import hyperstreams.ops, hyperstreams.nn
 print((time.process_time() - begin) * 1e3)
 """
-    # Processor time, the best of four: what else the machine does is not the package's doing.
-    assert any(float(python(measure)) <= 100.0 for _ in range(4))
+    # Processor time, the better of two: what else the machine does is not the package's doing.
+    assert min(float(python(measure, path=copy.parent)) for _ in range(2)) <= 100.0
 
 
 def test_eager_use_does_not_import_triton() -> None:

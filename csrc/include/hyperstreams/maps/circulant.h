@@ -11,6 +11,9 @@
 namespace hyperstreams::maps {
 
 struct Circulant {
+  /// Exists for n up to this, each compiled by itself; 0: for every n.
+  static constexpr int kMaxStaticStreams = 0;
+
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return n; }
   static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
 

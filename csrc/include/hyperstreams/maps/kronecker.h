@@ -17,6 +17,9 @@
 namespace hyperstreams::maps {
 
 struct Kronecker {
+  /// Exists for n up to this, each compiled by itself; 0: for every n.
+  static constexpr int kMaxStaticStreams = 0;
+
   static constexpr int kMaxFactors = 4;  // 2 x 2 x 2 x 2 = kMaxStreams
 
   static constexpr HYPERSTREAMS_HOST_DEVICE int factor_count(const MapSettings& settings) {

@@ -62,6 +62,9 @@ struct PermutationsByEntry {
 };
 
 struct Permutation {
+  /// Exists for n up to this, each compiled by itself; 0: for every n.
+  static constexpr int kMaxStaticStreams = kMaxPermutationStreams;
+
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return factorial(n); }
   static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
 

@@ -17,6 +17,9 @@
 namespace hyperstreams::maps {
 
 struct Sinkhorn {
+  /// Exists for n up to this, each compiled by itself; 0: for every n.
+  static constexpr int kMaxStaticStreams = 0;
+
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return n * n; }
   static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings& settings, int n) {
     return sinkhorn_history(n, settings.ints[0]);

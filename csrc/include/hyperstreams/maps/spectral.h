@@ -89,6 +89,9 @@ struct CayleyFactor {
 };
 
 struct Spectral {
+  /// Exists for n up to this, each compiled by itself; 0: for every n.
+  static constexpr int kMaxStaticStreams = kMaxSpectralStreams;
+
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return (n - 1) * (n - 1); }
   static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
 
