@@ -59,7 +59,7 @@ PYTHON = {
     ".nn": ["torch", ".ops", ".mixers", ".init", "._errors"],
     ".init": ["torch", "._errors"],
     ".models": ["torch", ".ops", ".nn", ".init", "._errors"],
-    ".diagnostics": ["torch", "numpy", ".ops"],
+    ".diagnostics": ["torch", "numpy", ".ops", ".nn"],
     ".diagnostics.geometry": ["torch"],
     ".diagnostics.metrics": ["torch"],
     ".train": ["torch", "numpy", "safetensors", "tiktoken", "tqdm", "tomli", ".models", ".nn", "."],

@@ -14,6 +14,7 @@ from .config import ConnectionConfig
 from .precision import FullPrecisionModule, Role, Roles, full_precision
 from .registry import get_connection
 from .streams import Streams
+from .taps import Tap, tapped_read
 
 
 class Connection(FullPrecisionModule):
@@ -205,7 +206,11 @@ class HyperConnection(nn.Module):
 
     branch : module or function ``[..., C] -> [..., C]``; it sees u in the dtype of the streams and
         contains its own norm. The other arguments are those of :class:`Connection`.
+    taps : None, or a :data:`Tap` that sees and may replace every tensor of the site; set by
+        ``diagnostics.hooks``.
     """
+
+    taps: Tap | None = None
 
     def __init__(
         self,
@@ -240,11 +245,17 @@ class HyperConnection(nn.Module):
     def forward(self, x: Streams | Tensor, *args: Any, **kwargs: Any) -> Any:
         """:class:`Streams` or a tensor like ``x``; without a branch ``(u, write)``."""
         pending = x if isinstance(x, Streams) else Streams(x)
-        state, u, h_pre, h_post, h_res = self.connection(
-            pending.x, pending.y, pending.h_res, pending.h_post
-        )
+        taps = self.taps
+        if taps is None:
+            state, u, h_pre, h_post, h_res = self.connection(
+                pending.x, pending.y, pending.h_res, pending.h_post
+            )
+        else:
+            state, u, h_pre, h_post, h_res = tapped_read(self.connection, pending, taps)
 
         def write(y: Tensor) -> Streams | Tensor:
+            if taps is not None:
+                y = taps("hook_out", y)
             if not isinstance(x, Streams):
                 return ops.mix_write(state, y, h_res, h_post)
             stats = x.stats

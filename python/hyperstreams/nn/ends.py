@@ -11,6 +11,7 @@ from .. import init, ops
 from .._errors import check_choice
 from .precision import FullPrecisionModule, Roles, full_precision
 from .streams import Streams
+from .taps import Tap
 
 REDUCTIONS = ("sum", "mean", "weighted")
 NORM_POSITIONS = ("before", "after")
@@ -122,7 +123,10 @@ class ReduceStreams(FullPrecisionModule):
     norm : module applied to each stream (``norm_position="before"``) or the result (``"after"``).
         The weights of ``"weighted"`` come from the streams before any norm.
     eps, offset : of ``"weighted"``: the eps of its RMS norm, and see above.
+    taps : None, or a :data:`Tap` that sees and may replace the streams; see ``diagnostics.hooks``.
     """
+
+    taps: Tap | None = None
 
     roles: ClassVar[Roles] = {"phi": "ends", "alpha": "ends_vector", "bias": "ends_vector"}
 
@@ -173,6 +177,8 @@ class ReduceStreams(FullPrecisionModule):
     def forward(self, x: Streams | Tensor) -> Tensor:
         """``[..., n, C]`` (a pending write is carried out first) to ``[..., C]``."""
         streams = x.tensor if isinstance(x, Streams) else x
+        if self.taps is not None:
+            streams = self.taps("hook_streams_in", streams)
         weights = None
         if self.phi is not None:
             logits, inv_rms = ops.project(streams, self.phi, eps=self.eps)

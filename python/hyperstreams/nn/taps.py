@@ -1,0 +1,52 @@
+"""Points inside a site at which tensors can be seen and replaced, for analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from .streams import Streams
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+Tap = Callable[[str, Tensor], Tensor]
+"""``tap(point, value)`` is used in place of ``value``; ``value`` itself changes nothing."""
+
+SITE_POINTS = (
+    "hook_streams_in",
+    "hook_pre",
+    "hook_res",
+    "hook_post",
+    "hook_in",
+    "hook_out",
+)
+"""Streams before the site ``[..., n, C]``, coefficients, branch input and output ``[..., C]``."""
+REDUCE_POINTS = ("hook_streams_in",)
+
+
+def tapped_read(
+    connection: Connection, pending: Streams, tap: Tap
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """What ``connection`` returns, each value seen by ``tap`` on its way.
+
+    The pending write is carried out first. A site without a mixer shows the identity matrix. The
+    read is computed again only when ``h_pre`` was replaced, so that a tap that changes nothing
+    leaves the same bits.
+    """
+    state = tap("hook_streams_in", pending.tensor)
+    state, u, h_pre, h_post, h_res = connection(state)
+    read_with = tap("hook_pre", h_pre)
+    if read_with is not h_pre:
+        u = ops.read(state, read_with)
+    matrix = h_res
+    if matrix is None:
+        matrix = torch.eye(state.shape[-2], dtype=h_post.dtype, device=h_post.device)
+    mixed_with = tap("hook_res", matrix)
+    if mixed_with is not matrix:
+        h_res = mixed_with
+    return state, tap("hook_in", u), read_with, tap("hook_post", h_post), h_res
