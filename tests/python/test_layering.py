@@ -60,8 +60,11 @@ PYTHON = {
     ".init": ["torch", "._errors"],
     ".models": ["torch", ".ops", ".nn", ".init", "._errors"],
     ".diagnostics": ["torch", "numpy", ".ops", ".nn"],
+    ".diagnostics.composite": ["torch"],
     ".diagnostics.geometry": ["torch"],
+    ".diagnostics.ledger": ["torch", ".diagnostics.metrics"],
     ".diagnostics.metrics": ["torch"],
+    ".diagnostics.patterns": ["torch"],
     ".train": ["torch", "numpy", "safetensors", "tiktoken", "tqdm", "tomli", ".models", ".nn", "."],
     ".interop": ["torch", "safetensors", ".ops", ".mixers", ".nn", ".models", "._errors"],
     ".reproduce": [

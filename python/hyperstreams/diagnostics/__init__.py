@@ -1,6 +1,6 @@
 """Diagnostics of multi-stream models: capture, hook points, pure metrics, named quantities."""
 
-from . import geometry, metrics
+from . import composite, geometry, ledger, metrics, patterns
 from .capture import Capture, capture
 from .hooks import Hook, hook_names, hooks
 from .quantities import QUANTITIES, Quantity, quantity
@@ -13,10 +13,13 @@ __all__ = [
     "Quantity",
     "Trace",
     "capture",
+    "composite",
     "geometry",
     "hook_names",
     "hooks",
+    "ledger",
     "metrics",
+    "patterns",
     "quantity",
     "trace",
 ]
