@@ -27,10 +27,17 @@ def _figures() -> dict[str, str]:
 
 
 def _datasets() -> dict[str, str]:
+    from .train import COLLECTIONS
+
+    prepared = {
+        name: f"{collection.title}; first: hyperstreams prepare --dataset {name} FOLDER"
+        for name, collection in COLLECTIONS.items()
+    }
     return {
         "builtin": "the Python standard library's own sources, split by file",
         "FILE": "any text file; the last val_fraction is kept for validation",
         "FOLDER": "train.bin, val.bin and meta.json, as 'hyperstreams prepare' writes them",
+        **prepared,
     }
 
 

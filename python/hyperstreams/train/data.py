@@ -16,6 +16,7 @@ from torch import Tensor
 from .corpus import Corpus, builtin_corpus, text_file_corpus
 from .errors import RunError
 from .memmap import read_tokens, write_tokens
+from .published import COLLECTIONS
 from .tokenizers import Tokenizer, make_tokenizer, tokenizer_from
 
 
@@ -30,18 +31,20 @@ class TokenData:
     """Two memory-mapped splits read in windows of ``block_size`` tokens.
 
     Training windows depend on ``(seed, step)`` alone: two models with one seed see the same
-    batches, and a resumed run continues where it stopped without stored state.
+    batches, and a resumed run continues where it stopped without stored state. ``val`` is the
+    split called ``val_name``; ``train`` is None in text that is only evaluated on.
     """
 
-    train: Tensor
+    train: Tensor | None
     val: Tensor
     block_size: int
     tokenizer: Tokenizer
     meta: dict[str, Any]
+    val_name: str = "val"
 
     def __post_init__(self) -> None:
-        for name, tokens in (("train", self.train), ("val", self.val)):
-            if tokens.numel() <= self.block_size:
+        for name, tokens in (("train", self.train), (self.val_name, self.val)):
+            if tokens is not None and tokens.numel() <= self.block_size:
                 raise RunError(
                     f"dataset {self.meta.get('source')}: the {name} split has {tokens.numel()} "
                     f"tokens, expected more than block_size = {self.block_size}"
@@ -55,10 +58,14 @@ class TokenData:
     @property
     def val_bytes_per_token(self) -> float:
         """Mean UTF-8 bytes of a validation token: nats per token / this = nats per byte."""
-        return float(self.meta["bytes"]["val"]) / self.val.numel()
+        return float(self.meta["bytes"][self.val_name]) / self.val.numel()
 
     def train_batch(self, step: int, batch_size: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """The windows of one step: ``(tokens, targets)``, int64 ``[batch_size, block_size]``."""
+        if self.train is None:
+            raise RunError(
+                f"dataset {self.meta.get('source')}: no train split, nothing to train on"
+            )
         generator = torch.Generator().manual_seed(derive_seed(seed, "data", step))
         high = self.train.numel() - self.block_size
         offsets = torch.randint(high, (batch_size,), generator=generator)
@@ -91,17 +98,25 @@ class TokenData:
 
 
 def open_data(
-    dataset: str, *, tokenizer: str = "auto", block_size: int, val_fraction: float = 0.1
+    dataset: str,
+    *,
+    tokenizer: str = "auto",
+    block_size: int,
+    val_fraction: float = 0.1,
+    val_name: str = "val",
 ) -> TokenData:
     """Tokens of ``"builtin"``, of a text file, or of a folder in the memory-mapped format.
 
-    Tokens of text are cached under :func:`cache_dir`, by the hash of text, split and tokeniser.
-    ``tokenizer="auto"`` means the folder's own, and bytes for text.
+    ``val_name`` is the split to evaluate on, ``"test"`` in some folders. Tokens of text are cached
+    under :func:`cache_dir`, by the hash of text, split and tokeniser. ``tokenizer="auto"`` means
+    the folder's own, and bytes for text.
     """
     path = Path(dataset)
     if dataset != "builtin" and not path.exists():
+        hint = f"; make one: hyperstreams prepare --dataset {dataset} FOLDER"
         raise RunError(
             f"dataset {dataset}: expected 'builtin', a text file or a folder; no such path"
+            + (hint if dataset in COLLECTIONS else "")
         )
     if dataset != "builtin" and path.is_dir():
         splits, meta = read_tokens(path)
@@ -112,12 +127,17 @@ def open_data(
             )
     else:
         splits, meta = _tokens_of_text(load_corpus(dataset, val_fraction=val_fraction), tokenizer)
+    if val_name not in splits:
+        raise RunError(
+            f"dataset {dataset}: expected a split of {', '.join(splits)}, got {val_name!r}"
+        )
     return TokenData(
-        train=splits["train"],
-        val=splits["val"],
+        train=splits.get("train"),
+        val=splits[val_name],
         block_size=block_size,
         tokenizer=tokenizer_from(meta["tokenizer"]),
         meta=meta,
+        val_name=val_name,
     )
 
 

@@ -1,11 +1,14 @@
 """The on-disk token format: flat little-endian ``train.bin`` and ``val.bin`` beside ``meta.json``.
 
-Ids are uint16, or uint32 when the vocabulary has more than 65,536 entries. ``meta.json`` holds the
+Text that is only evaluated on has ``val.bin``, ``test.bin`` or both, and no ``train.bin``. Ids
+are uint16, or uint32 when the vocabulary has more than 65,536 entries. ``meta.json`` holds the
 format's name, the dtype, the token and byte counts of each split, the tokeniser and the source.
 """
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -35,50 +38,90 @@ def token_dtype(vocab_size: int) -> str:
     raise RunError(f"vocab_size: expected at most 2**32, got {vocab_size}")
 
 
+class TokenWriter:
+    """A folder of the format, written piece by piece: a split need not fit in memory.
+
+    A context manager. Nothing appears under ``folder`` before :meth:`finish`; leaving without it
+    removes what was written. An id outside the vocabulary is an error, so that nothing wraps
+    around in the narrow dtype.
+    """
+
+    def __init__(self, folder: str | Path, vocab_size: int) -> None:
+        _check_byte_order()
+        self.folder = Path(folder)
+        self.vocab_size = vocab_size
+        self.dtype = token_dtype(vocab_size)
+        self._files: dict[str, BinaryIO] = {}
+        self._counts: dict[str, int] = {}
+        self._digests: dict[str, Any] = {}
+
+    def __enter__(self) -> TokenWriter:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = Path(
+            tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent)
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def append(self, split: str, tokens: Tensor) -> None:
+        """Add ids ``[tokens]`` (any integer dtype; may be none) to the end of a split."""
+        if split not in self._files:
+            self._files[split] = (self._temporary / f"{split}.bin").open("wb")
+            self._counts[split] = 0
+            self._digests[split] = hashlib.sha256()
+        if tokens.numel() == 0:
+            return
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= self.vocab_size:
+            raise RunError(
+                f"{split} split: expected ids in 0..{self.vocab_size - 1}, "
+                f"got {low if low < 0 else high}"
+            )
+        narrow = tokens.to(_DTYPES[self.dtype]).contiguous()
+        # A view of the tensor's memory: PyTorch's own way to bytes would need NumPy.
+        data = (ctypes.c_char * narrow.nbytes).from_address(narrow.data_ptr())
+        self._files[split].write(data)
+        self._digests[split].update(data)
+        self._counts[split] += tokens.numel()
+
+    def digest(self) -> str:
+        """SHA-256 of dtype, split names and ids written so far."""
+        parts = (f"{name}:{self._digests[name].hexdigest()}" for name in sorted(self._digests))
+        return hashlib.sha256("|".join((self.dtype, *parts)).encode()).hexdigest()
+
+    def finish(self, meta: Mapping[str, Any]) -> dict[str, Any]:
+        """Write ``meta.json``, give the folder its name, return the whole meta."""
+        for name, count in self._counts.items():
+            if count == 0:
+                raise RunError(f"{name} split: expected at least one token, got none")
+        for file in self._files.values():
+            file.close()
+            sync(Path(file.name))
+        full = {**meta, "format": FORMAT, "dtype": self.dtype, "tokens": dict(self._counts)}
+        text = json.dumps(full, indent=1) + "\n"
+        (self._temporary / "meta.json").write_text(text, encoding="utf-8")
+        self._temporary.chmod(0o755)
+        try:
+            os.rename(self._temporary, self.folder)
+        except OSError as error:
+            raise FileExistsError(f"{self.folder} exists already") from error
+        return full
+
+
 def write_tokens(folder: str | Path, splits: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write a folder of the format at once: a half-written one is never seen under its name.
+    """Write whole splits at once; see :class:`TokenWriter`.
 
     ``splits`` maps ``"train"`` and ``"val"`` to int64 ids ``[tokens]``; ``meta`` holds ``source``,
     ``sha256``, ``bytes`` (of each split) and ``tokenizer`` (what :meth:`Tokenizer.describe` gives).
-    An id outside the vocabulary is an error, so that nothing wraps around in the narrow dtype.
     """
-    _check_byte_order()
-    folder = Path(folder)
-    vocab_size = int(meta["tokenizer"]["vocab_size"])
-    dtype = token_dtype(vocab_size)
-    for name, tokens in splits.items():
-        if tokens.numel() == 0:
-            raise RunError(f"{name} split: expected at least one token, got none")
-        low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= vocab_size:
-            raise RunError(
-                f"{name} split: expected ids in 0..{vocab_size - 1}, got {low if low < 0 else high}"
-            )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with TokenWriter(folder, int(meta["tokenizer"]["vocab_size"])) as writer:
         for name, tokens in splits.items():
-            path = temporary / f"{name}.bin"
-            mapped = torch.from_file(
-                str(path), shared=True, size=tokens.numel(), dtype=_DTYPES[dtype]
-            )
-            mapped.copy_(tokens)
-            del mapped
-            sync(path)
-        full = {
-            **meta,
-            "format": FORMAT,
-            "dtype": dtype,
-            "tokens": {name: tokens.numel() for name, tokens in splits.items()},
-        }
-        (temporary / "meta.json").write_text(json.dumps(full, indent=1) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)
-        try:
-            os.rename(temporary, folder)
-        except OSError as error:
-            raise FileExistsError(f"{folder} exists already") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            writer.append(name, tokens)
+        writer.finish(meta)
 
 
 def read_tokens(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import math
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -100,8 +102,37 @@ def test_eval(run_dir: Path, capsys: Capture) -> None:
     summary = json.loads((run_dir / "summary.json").read_text())
     assert record["nats_per_token"] == pytest.approx(summary["final_eval_loss"], rel=1e-6)
     assert record["step"] == 12
-    assert main(["eval", str(run_dir), "--full", "--stride", "8"]) == 0
-    assert "every validation token, stride 8" in capsys.readouterr().out
+    words = ["--protocol", "full", "--stride", "8"]
+    assert main(["eval", str(run_dir), *words]) == 0
+    assert "every token, stride 8" in capsys.readouterr().out
+    words = ["--protocol", "released", "--batches", "3", "--batch_size", "2", "--json"]
+    assert main(["eval", str(run_dir), *words]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["coverage"] == "3 batches of 2 x 16 random windows, seed 1337"
+    assert record["perplexity"] == pytest.approx(math.exp(record["nats_per_token"]))
+    assert 0 < record["standard_error"] < 1
+    assert main(["eval", str(run_dir), "--stride", "8"]) == 2
+    assert "--stride: only with --protocol full" in capsys.readouterr().err
+
+
+def test_eval_on_another_text(
+    run_dir: Path, text_file: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "tokens"
+    for tokenizer in ("char", "byte"):
+        assert main(["prepare", str(text_file), str(folder), "--tokenizer", tokenizer]) == 0
+        capsys.readouterr()
+        status = main(["eval", str(run_dir), "--dataset", str(folder), "--json"])
+        if tokenizer == "char":
+            assert status == 2
+            assert "its tokens are 'char', tokenizer says 'byte'" in capsys.readouterr().err
+            shutil.rmtree(folder)
+    other = json.loads(capsys.readouterr().out)
+    assert main(["eval", str(run_dir), "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert other["nats_per_token"] == own["nats_per_token"]  # the same text, tokenised ahead
+    assert main(["eval", str(run_dir), "--split", "test"]) == 2
+    assert "expected a split of train, val, got 'test'" in capsys.readouterr().err
 
 
 def test_sample_follows_its_seed(run_dir: Path, capsys: Capture) -> None:
@@ -161,7 +192,7 @@ def test_prepare_and_train_on_the_folder(
 ) -> None:
     folder = tmp_path / "tokens"
     assert main(["prepare", micro["dataset"], str(folder), "--tokenizer", "char"]) == 0
-    assert "training and" in capsys.readouterr().out
+    assert "tokens: 18,000 train, 2,000 val" in capsys.readouterr().out
     assert main(["train", *words_of({**micro, "dataset": folder, "steps": 2})]) == 0
     stored = json.loads((Path(micro["out_dir"]) / "config.json").read_text())
     alphabet = set(Path(micro["dataset"]).read_text(encoding="utf-8"))
@@ -228,7 +259,7 @@ def test_run_directory_that_cannot_be_made(
         (["train", "--connection", "mhc_lit"], "did you mean 'mhc_lite'"),
         (["eval"], "the following arguments are required: run"),
         (["eval", "none"], "none: not a run directory"),
-        (["eval", "none", "--stride", "3"], "--stride: only with --full"),
+        (["eval", "none", "--stride", "3"], "--stride: only with --protocol full"),
         (["sample", "none", "--temperature", "-1"], "--temperature: expected at least 0"),
         (["compare", "--connections", "hc", "--seeds", "x"], "--seeds: expected a count"),
         (["compare", "--connections", "hc", "--seed", "1"], "seed: compare sets it"),
