@@ -61,6 +61,7 @@ PYTHON = {
     ".models": ["torch", ".ops", ".nn", ".init", "._errors"],
     ".diagnostics": ["torch", "numpy", ".ops", ".nn"],
     ".diagnostics.composite": ["torch"],
+    ".diagnostics.crosscoder": ["torch", "safetensors", ".diagnostics", "._errors"],
     ".diagnostics.geometry": ["torch"],
     ".diagnostics.ledger": ["torch", ".diagnostics.metrics"],
     ".diagnostics.metrics": ["torch"],

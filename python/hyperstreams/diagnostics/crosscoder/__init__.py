@@ -1,0 +1,49 @@
+"""Sparse crosscoders on stream states: model, training, shares, quality, controls, export."""
+
+from .config import CrosscoderConfig
+from .controls import latent_scaling, replicate_streams, shuffle_streams, strongest_elsewhere
+from .losses import auxiliary_loss, decoder_weight, reconstruction_loss, weighted_l1
+from .model import Crosscoder
+from .quality import Quality, decoder_cosine, evaluate, max_cosine
+from .saelens import export_saelens
+from .shares import (
+    activation_mass,
+    assign,
+    assignment_sweep,
+    layer_stream_share,
+    leading_stream_counts,
+    stream_share,
+)
+from .sites import Sites
+from .storage import load_crosscoder, load_record, save_crosscoder
+from .training import CrosscoderTrainer, train_crosscoder
+
+__all__ = [
+    "Crosscoder",
+    "CrosscoderConfig",
+    "CrosscoderTrainer",
+    "Quality",
+    "Sites",
+    "activation_mass",
+    "assign",
+    "assignment_sweep",
+    "auxiliary_loss",
+    "decoder_cosine",
+    "decoder_weight",
+    "evaluate",
+    "export_saelens",
+    "latent_scaling",
+    "layer_stream_share",
+    "leading_stream_counts",
+    "load_crosscoder",
+    "load_record",
+    "max_cosine",
+    "reconstruction_loss",
+    "replicate_streams",
+    "save_crosscoder",
+    "shuffle_streams",
+    "stream_share",
+    "strongest_elsewhere",
+    "train_crosscoder",
+    "weighted_l1",
+]
