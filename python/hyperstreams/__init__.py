@@ -14,6 +14,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import diagnostics, init, interop, mixers, models, nn, ops, train
+    from .diagnostics import intervene
     from .interop import load_foreign, to_foreign
     from .models import GPT, GPTConfig, wrap_residual
     from .nn import permute_streams
@@ -24,6 +25,7 @@ _NAMES = {
     "GPT": ".models",
     "GPTConfig": ".models",
     "backend_status": ".ops",
+    "intervene": ".diagnostics",
     "load_foreign": ".interop",
     "permute_streams": ".nn",
     "set_backend": ".ops",
@@ -33,7 +35,7 @@ _NAMES = {
 
 __all__ = ["GPT", "GPTConfig", "__version__", "backend_status", "diagnostics", "init", "interop"]
 __all__ += ["load_foreign", "mixers", "models", "nn", "ops", "set_backend", "to_foreign", "train"]
-__all__ += ["permute_streams", "wrap_residual"]
+__all__ += ["intervene", "permute_streams", "wrap_residual"]
 
 
 def __getattr__(name: str) -> Any:
