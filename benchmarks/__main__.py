@@ -17,11 +17,12 @@ os.environ["HYPERSTREAMS_REQUIRE_FUSED"] = "1"
 from hyperstreams.train.environment import describe_environment
 
 from .coefficients import run_coefficients
+from .probe import print_probe, run_probe, too_dear
 from .sublayer import CASES, run_case
 from .training_step import run_steps
 
 RESULTS = Path(__file__).parent / "results"
-TABLES = ("coefficients", "sublayer", "step")
+TABLES = ("coefficients", "sublayer", "step", "probe")
 
 
 def print_sublayers(results: list[dict[str, Any]]) -> None:
@@ -79,13 +80,19 @@ def main(argv: list[str] | None = None) -> int:
     if "step" in wanted:
         record["training_step"] = run_steps(rounds=arguments.rounds)
         print_steps(record["training_step"])
+    if "probe" in wanted:
+        record["probe"] = run_probe(rounds=arguments.rounds)
+        print_probe(record["probe"])
     day = time.strftime("%Y-%m-%d", time.gmtime())
     table = "" if arguments.only is None else f"{arguments.only}_"
     out = arguments.out or RESULTS / f"{table}cpu_{arguments.threads}threads_{day}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"\nwritten: {out}")
-    return 0
+    over = too_dear(record.get("probe", []))
+    for line in over:
+        print(f"too dear: {line}", file=sys.stderr)
+    return 1 if over else 0
 
 
 if __name__ == "__main__":

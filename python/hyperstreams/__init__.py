@@ -14,7 +14,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import diagnostics, init, interop, mixers, models, nn, ops, train
-    from .diagnostics import intervene
+    from .diagnostics import Probe, intervene
     from .interop import load_foreign, to_foreign
     from .models import GPT, GPTConfig, wrap_residual
     from .nn import permute_streams
@@ -24,6 +24,7 @@ _MODULES = ("diagnostics", "init", "interop", "mixers", "models", "nn", "ops", "
 _NAMES = {
     "GPT": ".models",
     "GPTConfig": ".models",
+    "Probe": ".diagnostics",
     "backend_status": ".ops",
     "intervene": ".diagnostics",
     "load_foreign": ".interop",
@@ -33,9 +34,9 @@ _NAMES = {
     "wrap_residual": ".models",
 }
 
-__all__ = ["GPT", "GPTConfig", "__version__", "backend_status", "diagnostics", "init", "interop"]
-__all__ += ["load_foreign", "mixers", "models", "nn", "ops", "set_backend", "to_foreign", "train"]
-__all__ += ["intervene", "permute_streams", "wrap_residual"]
+__all__ = ["GPT", "GPTConfig", "Probe", "__version__", "backend_status", "diagnostics", "init"]
+__all__ += ["interop", "intervene", "load_foreign", "mixers", "models", "nn", "ops", "train"]
+__all__ += ["permute_streams", "set_backend", "to_foreign", "wrap_residual"]
 
 
 def __getattr__(name: str) -> Any:

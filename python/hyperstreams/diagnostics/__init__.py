@@ -2,27 +2,39 @@
 interventions."""
 
 from . import composite, geometry, ledger, metrics, patterns
+from .alarm import Alarm, collapse_alarm
 from .capture import Capture, capture
 from .effect_matrices import RescueTable, ablation_matrix, mixer_matrix, rescue_matrix
 from .effects import EffectTable, effects, output_change
 from .hooks import Hook, hook_names, hooks
 from .interventions import Ablate, Replace, Rescue, intervene
+from .moments import Moments
+from .probe import Probe, summarize
 from .quantities import QUANTITIES, Quantity, quantity
+from .sinks import DictSink, JsonlSink, TensorBoardSink, WandbSink
 from .trace import Trace, trace
 
 __all__ = [
     "QUANTITIES",
     "Ablate",
+    "Alarm",
     "Capture",
+    "DictSink",
     "EffectTable",
     "Hook",
+    "JsonlSink",
+    "Moments",
+    "Probe",
     "Quantity",
     "Replace",
     "Rescue",
     "RescueTable",
+    "TensorBoardSink",
     "Trace",
+    "WandbSink",
     "ablation_matrix",
     "capture",
+    "collapse_alarm",
     "composite",
     "effects",
     "geometry",
@@ -36,5 +48,6 @@ __all__ = [
     "patterns",
     "quantity",
     "rescue_matrix",
+    "summarize",
     "trace",
 ]

@@ -249,3 +249,12 @@ def quantity(name: str, capture: Capture) -> Tensor:
     if name not in QUANTITIES:
         raise ValueError(f"quantity: name: expected one of {', '.join(QUANTITIES)}, got {name!r}")
     return QUANTITIES[name].compute(capture)
+
+
+def needs_streams(name: str) -> bool:
+    """Whether a quantity describes the streams too, and not the coefficients alone."""
+    return QUANTITIES[name].rows == "state" or name in (
+        "read_signal_share",
+        "write_signal_share",
+        "relative_update",
+    )

@@ -162,9 +162,9 @@ class GPT(nn.Module):
         for index, site in enumerate(self.sites.values()):
             x = site(x, balance) if balances and index % 2 else site(x)
         stats = None
-        if isinstance(x, Streams) and x.stats is not None:
-            x, stats = x.tensor, x.stats
-            stats = torch.cat([stats, ops.stream_stats(x).unsqueeze(0)])
+        if collect_stats and x.stats is not None:
+            x = Streams(x.tensor, stats=x.stats)
+            stats = torch.cat([x.stats, ops.stream_stats(x.x).unsqueeze(0)])
         h = self.reduce(x)
         logits = self._logits(h)
         loss = None

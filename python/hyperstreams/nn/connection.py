@@ -13,7 +13,7 @@ from ..init import designated_stream, normal, stream_bias, xavier_uniform
 from .config import ConnectionConfig
 from .precision import FullPrecisionModule, Role, Roles, full_precision
 from .registry import get_connection
-from .streams import Streams
+from .streams import Streams, stats_row
 from .taps import Tap, tapped_read
 
 
@@ -208,9 +208,8 @@ class HyperConnection(nn.Module):
         contains its own norm. The other arguments are those of :class:`Connection`.
     taps : None, or a :data:`Tap` that sees and may replace every tensor of the site; set by
         ``diagnostics.hooks``.
+    coefficients_only : whether the statistics leave the streams out; set by ``diagnostics.Probe``.
     """
-
-    taps: Tap | None = None
 
     def __init__(
         self,
@@ -237,6 +236,8 @@ class HyperConnection(nn.Module):
             dtype=dtype,
         )
         self.branch = branch
+        self.taps: Tap | None = None
+        self.coefficients_only = False
 
     def reset_parameters(self, *, generator: torch.Generator | None = None) -> None:
         """Reset the connection; the branch is left as it is."""
@@ -260,8 +261,15 @@ class HyperConnection(nn.Module):
                 return ops.mix_write(state, y, h_res, h_post)
             stats = x.stats
             if stats is not None:
-                row = ops.stream_stats(state, y, h_pre=h_pre, h_post=h_post, h_res=h_res)
-                stats = torch.cat([stats, row.unsqueeze(0)])
+                row = stats_row(
+                    state,
+                    y,
+                    h_pre=h_pre,
+                    h_post=h_post,
+                    h_res=h_res,
+                    coefficients_only=self.coefficients_only,
+                )
+                stats = torch.cat([stats, row])
             return Streams(state, y, h_res, h_post, stats)
 
         if self.branch is None:

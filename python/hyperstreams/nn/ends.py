@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from .. import init, ops
 from .._errors import check_choice
 from .precision import FullPrecisionModule, Roles, full_precision
-from .streams import Streams
+from .streams import Streams, stats_row
 from .taps import Tap
 
 REDUCTIONS = ("sum", "mean", "weighted")
@@ -28,6 +29,7 @@ class ExpandStreams(FullPrecisionModule):
         to a scheme that has no use for them they are errors.
     learned : whether the values are trained (a parameter) or stay (a buffer); None: as the scheme
         has it, which is learned, except for ``"noise"``.
+    collecting : whether sites append their sums in training mode; set by ``diagnostics.Probe``.
 
     The parameters stay float32 (float64) when the model is cast to lower precision.
     """
@@ -67,6 +69,7 @@ class ExpandStreams(FullPrecisionModule):
         self.n_streams = n_streams
         self.width = width
         self.scheme = scheme
+        self.collecting = False
         options = {
             "base": how.base if base is None else base,
             "noise": how.noise if noise is None else noise,
@@ -96,7 +99,7 @@ class ExpandStreams(FullPrecisionModule):
     def forward(self, h: Tensor, *, collect_stats: bool = False) -> Streams:
         """``h [..., C]`` to :class:`Streams`; ``collect_stats``: sites append their sums."""
         x = ops.expand(h, self.n_streams, scale=self.scale, bias=self.bias)
-        if not collect_stats:
+        if not collect_stats and not (self.collecting and self.training):
             return Streams(x)
         size = ops.stream_stats_size(self.n_streams)
         return Streams(x, stats=torch.zeros(0, size, dtype=torch.float64, device=x.device))
@@ -124,9 +127,10 @@ class ReduceStreams(FullPrecisionModule):
         The weights of ``"weighted"`` come from the streams before any norm.
     eps, offset : of ``"weighted"``: the eps of its RMS norm, and see above.
     taps : None, or a :data:`Tap` that sees and may replace the streams; see ``diagnostics.hooks``.
+    sink : None, or what takes the statistics ``[sites + 1, ops.stream_stats_size(n)]`` that arrive
+        with the streams in training mode; set by ``diagnostics.Probe``, like ``coefficients_only``:
+        whether the statistics leave the streams out.
     """
-
-    taps: Tap | None = None
 
     roles: ClassVar[Roles] = {"phi": "ends", "alpha": "ends_vector", "bias": "ends_vector"}
 
@@ -155,6 +159,9 @@ class ReduceStreams(FullPrecisionModule):
         self.scheme = scheme
         self.norm = norm
         self.norm_position = norm_position
+        self.taps: Tap | None = None
+        self.sink: Callable[[Tensor], None] | None = None
+        self.coefficients_only = False
         self.eps = eps
         self.offset = offset
         factory: dict[str, Any] = {"device": device, "dtype": full_precision(dtype)}
@@ -179,6 +186,10 @@ class ReduceStreams(FullPrecisionModule):
         streams = x.tensor if isinstance(x, Streams) else x
         if self.taps is not None:
             streams = self.taps("hook_streams_in", streams)
+        sink = self.sink
+        if sink is not None and self.training and isinstance(x, Streams) and x.stats is not None:
+            row = stats_row(streams, coefficients_only=self.coefficients_only)
+            sink(torch.cat([x.stats, row]))
         weights = None
         if self.phi is not None:
             logits, inv_rms = ops.project(streams, self.phi, eps=self.eps)

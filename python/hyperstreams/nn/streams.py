@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -41,6 +43,33 @@ class Streams(NamedTuple):
     def width(self) -> int:
         """Channels C of one stream."""
         return self.x.shape[-1]
+
+
+def stats_row(
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    h_pre: Tensor | None = None,
+    h_post: Tensor | None = None,
+    h_res: Tensor | None = None,
+    coefficients_only: bool = False,
+) -> Tensor:
+    """``ops.stream_stats`` as one row ``[1, ops.stream_stats_size(n)]`` of :attr:`Streams.stats`.
+
+    coefficients_only : spend no pass over the streams; every field that describes them is nan.
+    """
+    if coefficients_only:
+        x, y = x[..., :1], None if y is None else y[..., :1]
+    row = ops.stream_stats(x, y, h_pre=h_pre, h_post=h_post, h_res=h_res)
+    if coefficients_only:
+        n = x.shape[-2]
+        known = 0
+        for name, shape in ops.stream_stats_fields(n).items():
+            if name == "read_signal_share":
+                break
+            known += math.prod(shape)
+        row = torch.cat([row[:known], row.new_full((row.shape[0] - known,), math.nan)])
+    return row.unsqueeze(0)
 
 
 # Lets exported programs that take or return Streams be serialised.
