@@ -1,4 +1,4 @@
-"""Every notebook has its script, cell by cell, and no outputs; CI executes them (.ci/check-wheel)."""
+"""Every notebook has its script, cell by cell, and no outputs; CI runs them (.ci/check-wheel)."""
 
 from __future__ import annotations
 
