@@ -2,125 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..train import RunError
-from . import loss, mixers, states, style, usage
-from .records import Row, write_figure
-from .runs import CAPTURE_BATCHES, CapturedRun, open_runs
+from . import specs_collapse, style
+from .cache import RunCache, train_command, unique
+from .cost import cost_table, estimate
+from .labels import config_labels
+from .records import write_figure
+from .runs import CAPTURE_BATCHES, open_runs
+from .scales import Scale
+from .spec import FigureSpec, Runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Runs = Sequence[CapturedRun]
-
-
-@dataclass(frozen=True)
-class FigureSpec:
-    """One figure: what it is called, what it draws, and what is said under it.
-
-    ``draw(figure, runs)`` fills an empty matplotlib figure of ``size(runs)`` inches;
-    ``rows(runs)`` gives the plotted numbers. ``reading`` tells how to read the panels, ``variant``
-    which of the published variants of each definition is used.
-    """
-
-    name: str
-    title: str
-    source: str
-    reading: str
-    definitions: dict[str, str]
-    variant: dict[str, str]
-    draw: Callable[[Figure, Runs], Figure]
-    rows: Callable[[Runs], list[Row]]
-    size: Callable[[Runs], tuple[float, float]]
-    needs_streams: bool = True
-
-
-FIGURES: dict[str, FigureSpec] = {
-    spec.name: spec
-    for spec in (
-        FigureSpec(
-            "fig1",
-            mixers.TITLE,
-            "arXiv 2606.03483, figure 1, at small scale",
-            "Each square is H_res averaged over tokens: how much of a source stream (column) goes "
-            "into a destination (row). White is 1/n, what plain averaging would give; a red "
-            "diagonal on blue is the identity. Compare trained with initial: these mixers "
-            "start near the identity. On the right, the off-diagonal mass of every site, "
-            "with its initial value dashed and full averaging dotted; grey where it has no effect: "
-            "copies of one stream are mixed into the same copies, whatever the mixer.",
-            mixers.DEFINITIONS,
-            {"mixer": "token mean", "orientation": "destination_rows"},
-            mixers.draw,
-            mixers.rows,
-            mixers.size,
-        ),
-        FigureSpec(
-            "fig2",
-            usage.TITLE,
-            "arXiv 2606.03483, figure 2, at small scale",
-            "Wide bars: share of each stream in what a site reads (H_pre) and where it writes "
-            "(H_post), averaged over tokens. The pale bar to the left and the black dashes are the "
-            "same at initialisation, where every site has a favoured stream already. On the right "
-            "the effective number of streams; below the dashed line the site uses fewer streams "
-            "than it was initialised to.",
-            usage.DEFINITIONS,
-            {"share": "weight", "average": "mean_of_ratios", "effective_streams": "entropy"},
-            usage.draw,
-            usage.rows,
-            usage.size,
-        ),
-        FigureSpec(
-            "fig3",
-            states.IMBALANCE_TITLE,
-            "arXiv 2606.03483, figure 3, at small scale (its left panel is not recoverable; norm "
-            "share and cosine are ours)",
-            "One line per stream, the stream with the largest mean write share thicker; dashed "
-            "with a grey band (smallest to largest stream): the model at initialisation. Streams "
-            "that part from the dashed line have grown apart in norm; a falling cosine says that "
-            "they hold different directions. A stream with a large norm does not dominate the "
-            "logits where the readout normalises every stream.",
-            states.definitions(states.IMBALANCE_PANELS),
-            {"norm": "token mean of L2", "norm_share": "ratio_of_means", "cosine": "raw"},
-            states.draw_imbalance,
-            states.imbalance_rows,
-            states.imbalance_size,
-        ),
-        FigureSpec(
-            "fig4",
-            states.CURVATURE_TITLE,
-            "arXiv 2606.03483, figure 4, at small scale",
-            "Mean angle between one step along the token sequence and the next: 0 is a straight "
-            "line, 120 degrees (dotted) independent tokens; on the right, between the states "
-            "themselves (independent: 90). Dashed: the model at initialisation. The thick line is "
-            "the stream written to most. Streams share their vectors, so low curvature is not "
-            "evidence independent of figures 2 and 3.",
-            states.definitions(states.CURVATURE_PANELS),
-            {"left": "difference", "right": "position", "zero_steps": "skipped"},
-            states.draw_curvature,
-            states.curvature_rows,
-            states.curvature_size,
-        ),
-        FigureSpec(
-            "loss",
-            loss.TITLE,
-            "this package",
-            "Validation loss over training, the same windows for every run; dashed: before the "
-            "first step. The right panel enlarges the end. Single runs differ between seeds: "
-            "curves that lie close do not rank the models.",
-            loss.DEFINITIONS,
-            {"split": "validation", "unit": "nats per byte"},
-            loss.draw,
-            loss.rows,
-            loss.size,
-            needs_streams=False,
-        ),
-    )
-}
+FIGURES: dict[str, FigureSpec] = {spec.name: spec for spec in specs_collapse.SPECS}
 """Every figure by the name that ``hyperstreams figure`` takes."""
 
 
@@ -160,7 +60,8 @@ def save_figure(spec: FigureSpec, runs: Runs, out: Path) -> list[Path]:
         "tokens_per_run": {run.label: run.trained.tokens for run in runs if run.has_streams},
         "batches_per_run": CAPTURE_BATCHES,
         "number_of_runs": len(runs),
-        "aggregation": "none: every run is drawn on its own",
+        "aggregation": spec.aggregation,
+        "caption": spec.caption(runs),
         "runs": [run.record() for run in runs],
     }
     with style.house_style():
@@ -178,3 +79,46 @@ def run_figure(name: str, runs: Sequence[str | Path], out: str | Path = "figures
         raise RunError(f"figure {name}: expected at least one run directory")
     style.require_matplotlib()
     return save_figure(spec, open_runs(runs), Path(out))
+
+
+def figure_runs(
+    spec: FigureSpec, scale: Scale, cache: RunCache, *, quiet: bool = False
+) -> list[Path]:
+    """Folders of the runs that a figure wants at a scale, trained where they are missing."""
+    configs = spec.plan(scale)
+    if not quiet:
+        placed = [cache.place(config) for config in configs]
+        print(f"{spec.name}: {estimate(scale, placed, cache.missing(configs))}", flush=True)
+    return cache.train(configs, quiet=quiet)
+
+
+def figure_at_scale(
+    name: str,
+    scale: Scale,
+    *,
+    cache: RunCache | None = None,
+    out: str | Path = "figures",
+    quiet: bool = False,
+) -> list[Path]:
+    """Find or train what a figure wants, then make it; returns the files written.
+
+    ``hyperstreams figure NAME --scale S``. Raises :class:`InterruptedError` after a signal; the
+    same call continues.
+    """
+    spec = get_figure(name)
+    style.require_matplotlib()
+    folders = figure_runs(spec, scale, cache or RunCache(), quiet=quiet)
+    device = str(scale.settings.get("device", "cpu"))
+    return save_figure(spec, open_runs(folders, device=device), Path(out))
+
+
+def paper_plan(specs: Sequence[FigureSpec], scale: Scale, cache: RunCache) -> str:
+    """Cost of everything the figures want and the command of every run that is not there."""
+    configs = unique([config for spec in specs for config in spec.plan(scale)])
+    missing = cache.missing(configs)
+    parts = [f"{', '.join(spec.name for spec in specs)} at scale {scale.name}: {scale.about}"]
+    parts += [cost_table(scale, configs, config_labels(configs))]
+    if missing:
+        parts += [f"{len(missing)} of {len(configs)} runs are not there. To train them:"]
+        parts += [train_command(config) for config in missing]
+    return "\n".join(parts)

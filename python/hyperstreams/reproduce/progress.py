@@ -17,7 +17,7 @@ class Progress:
     """One status line on a terminal, or a line now and then elsewhere.
 
     ``costs`` are relative costs of one step of each run; they only serve until a run's own speed
-    has been measured. ``steps`` is the number of steps of every run, ``closing`` the
+    has been measured. ``steps`` is the number of steps of every run, or of each, ``closing`` the
     seconds that the work after the last run is expected to take.
     """
 
@@ -25,13 +25,14 @@ class Progress:
         self,
         labels: Sequence[str],
         costs: Sequence[float],
-        steps: int,
+        steps: int | Sequence[int],
         *,
         closing: float = 0.0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.labels, self.costs, self.steps, self.closing = labels, list(costs), steps, closing
+        self.labels, self.costs, self.closing = labels, list(costs), closing
+        self.steps = [steps] * len(labels) if isinstance(steps, int) else list(steps)
         self.stream = sys.stderr if stream is None else stream
         self.clock = clock
         self.current = 0
@@ -64,20 +65,21 @@ class Progress:
         unit = self.speeds[latest] / self.costs[latest]
         total = self.closing
         for index in range(self.current, len(self.labels)):
-            left = self.steps - step if index == self.current else self.steps
+            left = self.steps[index] - (step if index == self.current else 0)
             total += left * self.speeds.get(index, unit * self.costs[index])
         return total
 
     def _show(self, step: int, loss: float, kind: str) -> None:
         terminal = self.stream.isatty()
-        tenth = 10 * step // self.steps
+        steps = self.steps[self.current]
+        tenth = 10 * step // steps
         if not terminal and (tenth == self.shown_tenth or kind != "eval"):
             return
         self.shown_tenth = tenth
         left = self.remaining(step)
         text = (
             f"[{self.current + 1}/{len(self.labels)}] {self.labels[self.current]:<14} "
-            f"step {step:>5}/{self.steps}  {kind} loss {loss:.3f}  "
+            f"step {step:>5}/{steps}  {kind} loss {loss:.3f}  "
             f"{'' if left is None else f'about {duration(left)} left'}"
         )
         if terminal:

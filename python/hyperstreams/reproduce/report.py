@@ -11,9 +11,10 @@ from typing import Any
 
 from . import html
 from .conclusions import group_by_model, model_verdicts, run_verdicts
-from .figures import FIGURES, FigureSpec, save_figure
+from .figures import FIGURES, save_figure
 from .records import write_csv
 from .runs import CAPTURE_BATCH_SIZE, CAPTURE_BATCHES, CapturedRun, open_runs
+from .spec import FigureSpec
 from .table import COLUMNS, comparison_table
 from .verdicts import Verdict
 
@@ -53,7 +54,7 @@ def _plate(spec: FigureSpec, runs: Sequence[CapturedRun], out: Path) -> str:
     by_suffix = {path.suffix[1:]: path for path in paths}
     definitions = html.definition_list({**spec.definitions, "source": spec.source})
     return (
-        html.plate(spec.name, spec.title, spec.reading, by_suffix)
+        html.plate(spec.name, spec.title, spec.caption(runs), by_suffix)
         + f"<details><summary>Definitions</summary>{definitions}</details>"
     )
 

@@ -14,28 +14,19 @@ from ..diagnostics import Capture, capture
 from ..train import LoadedRun, RunError, TokenData, load_run, read_metrics
 from ..train.checkpoint import find_checkpoint
 from ..train.trainer import build_model
+from .labels import describe, settings_labels
 
 CAPTURE_BATCHES = 8
 CAPTURE_BATCH_SIZE = 16
+HISTORY_WINDOWS = HISTORY_BATCH_SIZE = 16
+"""What is captured at every checkpoint of a run in training."""
 
-NAMES = {
-    "residual": "residual",
-    "hc_static": "HC static",
-    "hc": "HC",
-    "mhc": "mHC",
-    "mhc_lite": "mHC-lite",
-    "identity": "iHC",
-}
-EXPANSIONS = {"learned_scale": "LSS", "embedding": "stream embedding", "noise": "noise"}
+__all__ = ["CapturedRun", "describe", "history_path", "open_runs", "sha256"]
 
 
-def describe(settings: dict[str, Any]) -> str:
-    """Short name of a run's model: ``mHC-lite + LSS``."""
-    connection, expand = settings["connection"], settings["expand"]
-    name = NAMES.get(connection, connection)
-    if connection == "residual" or expand == "replicate":
-        return name
-    return f"{name} + {EXPANSIONS.get(expand, expand)}"
+def history_path(run_dir: Path, step: int) -> Path:
+    """Where the capture of a checkpoint in training is kept."""
+    return run_dir / "captures" / f"step-{step:08d}.npz"
 
 
 def sha256(path: Path) -> str:
@@ -115,6 +106,12 @@ class CapturedRun:
         """The same config built anew from the same seed, on the same batches."""
         return self._capture("initial")
 
+    @cached_property
+    def history(self) -> list[tuple[int, Capture]]:
+        """Steps and captures made while the run was trained, step 0 first; empty without any."""
+        found = sorted((self.path / "captures").glob("step-*.npz"))
+        return [(int(path.stem.removeprefix("step-")), Capture.load(path)) for path in found]
+
     def _capture(self, phase: str) -> Capture:
         if not self.has_streams:
             raise RunError(f"{self.path}: connection {self.connection!r} has no streams to capture")
@@ -165,17 +162,14 @@ class CapturedRun:
         }
 
 
-def open_runs(paths: Sequence[str | Path]) -> list[CapturedRun]:
-    """Load run directories. Labels name the model, and the seed or folder where models repeat."""
-    loaded = [load_run(path) for path in paths]
-    names = [describe(run.config.flat()) for run in loaded]
-    seeded = [f"{name}, seed {run.config.seed}" for name, run in zip(names, loaded, strict=True)]
+def open_runs(paths: Sequence[str | Path], *, device: str = "cpu") -> list[CapturedRun]:
+    """Load run directories. Labels name the model and what tells runs apart; see ``labels``."""
+    loaded = [load_run(path, device=device) for path in paths]
+    names = settings_labels([run.config.flat() for run in loaded])
     opened: dict[tuple[str, int], TokenData] = {}
     runs = []
-    for name, with_seed, run in zip(names, seeded, loaded, strict=True):
-        label = name if names.count(name) == 1 else with_seed
-        if seeded.count(with_seed) > 1:
-            label = f"{with_seed} ({run.out_dir.name})"
+    for name, run in zip(names, loaded, strict=True):
+        label = name if names.count(name) == 1 else f"{name} ({run.out_dir.name})"
         checkpoint = find_checkpoint(run.out_dir)
         assert checkpoint is not None  # load_run has just read it
         runs.append(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..models import GPT
 from .checkpoint import (
     find_checkpoint,
     load_state,
@@ -34,6 +35,7 @@ def run_training(
     resume: bool = False,
     progress: bool | str = True,
     on_record: Callable[[dict[str, Any]], None] | None = None,
+    on_checkpoint: Callable[[GPT, int], None] | None = None,
 ) -> RunSummary:
     """Train, log, evaluate and save until ``config.steps``, or until SIGINT or SIGTERM.
 
@@ -44,6 +46,8 @@ def run_training(
         and thread count); without one it starts at step 0; a finished run is returned as it is.
     progress : True shows a tqdm bar on a terminal, ``"always"`` shows it anywhere, False never.
     on_record : called with every record that is written to ``metrics.jsonl``.
+    on_checkpoint : called with the model and its step where the run begins or continues, and after
+        every checkpoint. It may run the model without gradients; it must leave it as it was.
 
     The run directory holds ``config.json`` (resolved), ``environment.json``, ``data.json`` (source,
     hash and files of the text, tokeniser), ``metrics.jsonl``, ``checkpoint/`` and, at the end,
@@ -76,7 +80,8 @@ def run_training(
             trainer.load_state(load_state(checkpoint))
         log = MetricsLog(run_dir, step=trainer.step if checkpoint is not None else None)
         try:
-            _loop(trainer, run_dir, log, received, _bar(config, trainer.step, progress), on_record)
+            bar = _bar(config, trainer.step, progress)
+            _loop(trainer, run_dir, log, received, bar, on_record, on_checkpoint)
         except NonFiniteError as error:
             log.write({"kind": "nonfinite", "step": error.step, "module": error.module})
             raise
@@ -98,6 +103,7 @@ def _loop(
     received: list[str],
     bar: Any,
     on_record: Callable[[dict[str, Any]], None] | None,
+    on_checkpoint: Callable[[GPT, int], None] | None,
 ) -> None:
     config = trainer.config
 
@@ -117,9 +123,15 @@ def _loop(
         trainer.check_finite()
         log.sync()
         save_checkpoint(run_dir, model=trainer.model, config=config, state=trainer.state())
+        observe()
+
+    def observe() -> None:
+        if on_checkpoint is not None:
+            on_checkpoint(trainer.model, trainer.step)
 
     if trainer.step == 0:
         evaluation()
+    observe()
     saved_step = trainer.step
     while trainer.step < config.steps and not received:
         trainer.train_step()

@@ -1,0 +1,103 @@
+"""Figure 7: the token-averaged mixer at three depths, for several numbers of streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy
+
+from ..diagnostics import Capture, metrics, quantity
+from . import style
+from .labels import describe
+from .mixers import entry, mixer_colours, mixer_norm
+from .records import Row, quantity_rows
+from .runs import CapturedRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "Representative mixers and the number of streams"
+DEFINITIONS = {
+    "heat maps": "Rbar = mean over tokens of H_res; rows are destinations, columns are sources",
+    "off": "off-diagonal mass 1 - trace(Rbar) / n (D6), in brackets at initialisation",
+    "sites": "MLP of the first block, attention of the middle and of the last",
+}
+
+
+def three_sites(capture: Capture) -> tuple[str, str, str]:
+    """First block's MLP (with copied streams its attention's mixer has no effect); two others."""
+    blocks = len(capture.site_names) // 2
+    return "L0m", f"L{blocks // 2}a", f"L{blocks - 1}a"
+
+
+def ordered(runs: Sequence[CapturedRun]) -> tuple[list[str], list[list[CapturedRun]]]:
+    """Models as columns, and rows of runs of equal n; a row lacks models that it has no run of."""
+    models = list(dict.fromkeys(describe(run.settings) for run in runs))
+    counts = sorted({run.trained.n_streams for run in runs})
+    return models, [[run for run in runs if run.trained.n_streams == n] for n in counts]
+
+
+def draw_site(ax: Axes, run: CapturedRun, site: str, *, fontsize: float = 6.5) -> Axes:
+    """One heat map on the scale 0..1 centred on 1/n, its off-diagonal mass above it."""
+    index = run.trained.site_names.index(site)
+    values = run.trained.mean("h_res")[index].numpy()
+    n = run.trained.n_streams
+    initial = run.initial.mean("h_res")[index]
+    image = ax.imshow(values, cmap=mixer_colours(), norm=mixer_norm(values, n))
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    off = metrics.off_diagonal_mass(run.trained.mean("h_res")[index]).item()
+    start = metrics.off_diagonal_mass(initial).item()
+    ax.set_title(
+        f"{site}: off {entry(off)} ({entry(start)})", fontsize=fontsize, fontweight="normal"
+    )
+    if n <= 2:
+        for (j, i), value in numpy.ndenumerate(values):
+            red, green, blue, _ = image.cmap(image.norm(value))
+            light = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55
+            ink = style.INK if light else "white"
+            ax.text(i, j, entry(value), ha="center", va="center", fontsize=6, color=ink)
+    return ax
+
+
+def draw(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
+    """A row per number of streams; for every model three sites beside each other."""
+    models, rows_of_runs = ordered(runs)
+    groups = figure.subfigures(1, len(models), squeeze=False)[0]
+    for model, part in zip(models, groups, strict=True):
+        part.suptitle(model, fontsize=8.5, fontweight="bold")
+        axes = part.subplots(len(rows_of_runs), 3, squeeze=False)
+        for row, same_n in zip(axes, rows_of_runs, strict=True):
+            run = next((r for r in same_n if describe(r.settings) == model), None)
+            if run is None:
+                for ax in row:
+                    ax.axis("off")
+                n = same_n[0].trained.n_streams
+                row[1].text(0.5, 0.5, f"n = {n}\nnot built", ha="center", va="center", fontsize=7)
+                continue
+            for ax, site in zip(row, three_sites(run.trained), strict=True):
+                draw_site(ax, run, site)
+            row[0].set_ylabel(f"n = {run.trained.n_streams}\ndestination", fontsize=7)
+            for ax in row:
+                ax.set_xlabel("source", fontsize=6.5, labelpad=1)
+    return figure
+
+
+def rows(runs: Sequence[CapturedRun]) -> list[Row]:
+    """Every entry of the maps that are shown, and the off-diagonal mass of every site."""
+    result: list[Row] = []
+    for run in runs:
+        sites = three_sites(run.trained)
+        result += quantity_rows("fig7", "heat maps", run, "mean_mixer", sites=sites)
+        result += quantity_rows("fig7", "off", run, "off_diagonal_mass")
+    return result
+
+
+def size(runs: Sequence[CapturedRun]) -> tuple[float, float]:
+    counts = len({quantity("read_share", run.trained).shape[1] for run in runs})
+    models = len({describe(run.settings) for run in runs})
+    return 0.3 + 3.4 * models, 0.5 + 1.2 * counts
