@@ -268,7 +268,7 @@ def test_run_directory_that_cannot_be_made(
         (["list", "conections"], "invalid choice"),
         (["figure", "fig0", "--run", "none"], "figure: unknown name 'fig0'"),
         (["figure", "fig2", "--run", "none"], "none: not a run directory"),
-        (["figure", "fig2"], "the following arguments are required: --run"),
+        (["figure", "fig2", "--scale", "huge"], "scale: expected one of smoke, tiny, small"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
