@@ -1,7 +1,20 @@
 """Diagnostics of multi-stream models: capture, hook points, pure metrics, named quantities,
 interventions."""
 
-from . import composite, geometry, ledger, metrics, patterns
+from . import (
+    activations,
+    alignment,
+    composite,
+    decodability,
+    geometry,
+    gradients,
+    ledger,
+    lens,
+    metrics,
+    patterns,
+    similarity,
+    variation,
+)
 from .alarm import Alarm, collapse_alarm
 from .capture import Capture, capture
 from .effect_matrices import RescueTable, ablation_matrix, mixer_matrix, rescue_matrix
@@ -11,6 +24,7 @@ from .interventions import Ablate, Replace, Rescue, intervene
 from .moments import Moments
 from .probe import Probe, summarize
 from .quantities import QUANTITIES, Quantity, quantity
+from .readout import model_parts
 from .sinks import DictSink, JsonlSink, TensorBoardSink, WandbSink
 from .trace import Trace, trace
 
@@ -33,21 +47,29 @@ __all__ = [
     "Trace",
     "WandbSink",
     "ablation_matrix",
+    "activations",
+    "alignment",
     "capture",
     "collapse_alarm",
     "composite",
+    "decodability",
     "effects",
     "geometry",
+    "gradients",
     "hook_names",
     "hooks",
     "intervene",
     "ledger",
+    "lens",
     "metrics",
     "mixer_matrix",
+    "model_parts",
     "output_change",
     "patterns",
     "quantity",
     "rescue_matrix",
+    "similarity",
     "summarize",
     "trace",
+    "variation",
 ]

@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .alignment import assign
+
 Average = Literal["mean_of_ratios", "ratio_of_means"]
 EffectiveKind = Literal["entropy", "participation"]
 
@@ -189,20 +191,11 @@ def permutation_distance(h_res: Tensor) -> Tensor:
     """``min_P |H_res - P|_F / sqrt(2 n)`` over permutations P (D6): ``[..., n, n] -> [...]``.
 
     0 for every permutation matrix: tells relabelling of streams from averaging. The assignment is
-    exact, by dynamic programming over the ``2**n`` subsets of sources.
+    exact (:func:`~hyperstreams.diagnostics.alignment.assign`).
     """
     n = h_res.shape[-1]
-    subsets = torch.arange(1 << n, device=h_res.device)
-    best = h_res.new_full((*h_res.shape[:-2], 1 << n), -math.inf)
-    best[..., 0] = 0.0
-    for j in range(n):
-        extended = torch.full_like(best, -math.inf)
-        for i in range(n):
-            holding = subsets[(subsets >> i) & 1 == 1]
-            candidate = best[..., holding ^ (1 << i)] + h_res[..., j, i].unsqueeze(-1)
-            extended[..., holding] = torch.maximum(extended[..., holding], candidate)
-        best = extended
-    square = h_res.square().sum(dim=(-2, -1)) + n - 2 * best[..., -1]
+    _, negative = assign(-h_res)
+    square = h_res.square().sum(dim=(-2, -1)) + n + 2 * negative
     return square.clamp_min(0.0).sqrt() / math.sqrt(2 * n)
 
 

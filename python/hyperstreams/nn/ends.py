@@ -181,6 +181,18 @@ class ReduceStreams(FullPrecisionModule):
             self.alpha.fill_(1.0)
             self.bias.zero_()
 
+    def weights(self, streams: Tensor) -> Tensor | None:
+        """Weights of the sum over ``streams [..., n, C]``: ``[..., n]``, ``[n]`` or None (1)."""
+        if self.phi is not None:
+            logits, inv_rms = ops.project(streams, self.phi, eps=self.eps)
+            z = self.alpha * logits * inv_rms.unsqueeze(-1) + self.bias
+            return torch.sigmoid(z) + self.offset
+        if self.scheme == "mean":
+            n = self.n_streams
+            dtype = torch.promote_types(streams.dtype, torch.float32)
+            return streams.new_full((n,), 1.0 / n, dtype=dtype)
+        return None
+
     def forward(self, x: Streams | Tensor) -> Tensor:
         """``[..., n, C]`` (a pending write is carried out first) to ``[..., C]``."""
         streams = x.tensor if isinstance(x, Streams) else x
@@ -190,15 +202,7 @@ class ReduceStreams(FullPrecisionModule):
         if sink is not None and self.training and isinstance(x, Streams) and x.stats is not None:
             row = stats_row(streams, coefficients_only=self.coefficients_only)
             sink(torch.cat([x.stats, row]))
-        weights = None
-        if self.phi is not None:
-            logits, inv_rms = ops.project(streams, self.phi, eps=self.eps)
-            z = self.alpha * logits * inv_rms.unsqueeze(-1) + self.bias
-            weights = torch.sigmoid(z) + self.offset
-        elif self.scheme == "mean":
-            n = self.n_streams
-            dtype = torch.promote_types(streams.dtype, torch.float32)
-            weights = streams.new_full((n,), 1.0 / n, dtype=dtype)
+        weights = self.weights(streams)
         if self.norm is not None and self.norm_position == "before":
             streams = self.norm(streams)
         h = ops.reduce(streams, weights)
