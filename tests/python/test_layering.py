@@ -73,6 +73,7 @@ PYTHON = {
     ".diagnostics.replacements": ["torch"],
     ".diagnostics.similarity": ["torch", ".diagnostics.geometry", ".diagnostics.metrics"],
     ".diagnostics.variation": ["torch"],
+    ".diagnostics.truncation": ["torch"],
     ".train": ["torch", "numpy", "safetensors", "tiktoken", "tqdm", "tomli", ".models", ".nn", "."],
     ".interop": ["torch", "safetensors", ".ops", ".mixers", ".nn", ".models", "._errors"],
     ".reproduce": [

@@ -17,6 +17,7 @@ from . import (
 )
 from .alarm import Alarm, collapse_alarm
 from .capture import Capture, capture
+from .compression import Compression, collapse_streams
 from .effect_matrices import RescueTable, ablation_matrix, mixer_matrix, rescue_matrix
 from .effects import EffectTable, effects, output_change
 from .hooks import Hook, hook_names, hooks
@@ -33,6 +34,7 @@ __all__ = [
     "Ablate",
     "Alarm",
     "Capture",
+    "Compression",
     "DictSink",
     "EffectTable",
     "Hook",
@@ -51,6 +53,7 @@ __all__ = [
     "alignment",
     "capture",
     "collapse_alarm",
+    "collapse_streams",
     "composite",
     "decodability",
     "effects",

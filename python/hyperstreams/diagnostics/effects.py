@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .interventions import Edit, Rescue, Routing, intervene
-from .trace import trace
+from .trace import Trace, trace
 
 Batch = tuple[Tensor, Tensor]
 Measure = Literal["kl", "delta_loss", "top1"]
@@ -164,7 +166,6 @@ class EffectTable:
         return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
-@torch.no_grad()
 def measure_grid(
     model: nn.Module,
     axes: Mapping[str, Sequence[str]],
@@ -181,14 +182,40 @@ def measure_grid(
     runs in evaluation mode and is put back. A trace is kept, a batch at a time, only where clean
     values are needed.
     """
+    needs_clean = routing == "frozen" or any(isinstance(e, Rescue) for plan in plans for e in plan)
+
+    def block(plan: Sequence[Edit], clean: Trace | None) -> AbstractContextManager[None]:
+        return intervene(model, *plan, routing=routing, clean=clean, generator=generator)
+
+    return measure_blocks(
+        model,
+        axes,
+        [partial(block, plan) for plan in plans],
+        batches,
+        needs_clean=needs_clean,
+        details={"routing": routing, **(details or {})},
+    )
+
+
+@torch.no_grad()
+def measure_blocks(
+    model: nn.Module,
+    axes: Mapping[str, Sequence[str]],
+    blocks: Sequence[Callable[[Trace | None], AbstractContextManager[None]]],
+    batches: Iterable[Batch],
+    *,
+    needs_clean: bool = False,
+    details: Mapping[str, Any] | None = None,
+) -> EffectTable:
+    """As :func:`measure_grid`, for any changes: ``blocks[k](clean)`` is a context manager in which
+    the model is the k-th changed one; ``clean`` is the batch's trace, None unless needed."""
     names = {axis: tuple(along) for axis, along in axes.items()}
     shape = tuple(len(along) for along in names.values())
-    if math.prod(shape) != len(plans):
+    if math.prod(shape) != len(blocks):
         raise ValueError(
-            f"measure_grid: plans: expected {math.prod(shape)} for axes of {list(shape)}, "
-            f"got {len(plans)}"
+            f"measure_blocks: blocks: expected {math.prod(shape)} for axes of {list(shape)}, "
+            f"got {len(blocks)}"
         )
-    needs_clean = routing == "frozen" or any(isinstance(e, Rescue) for plan in plans for e in plan)
     device = next(model.parameters()).device
     found: list[list[Change]] = []
     clean_losses, tokens = [], 0
@@ -200,8 +227,8 @@ def measure_grid(
             clean = trace(model, inputs) if needs_clean else None
             logits = model(inputs)[0] if clean is None else clean.logits
             changes = []
-            for plan in plans:
-                with intervene(model, *plan, routing=routing, clean=clean, generator=generator):
+            for block in blocks:
+                with block(clean):
                     changes.append(output_change(logits, model(inputs)[0], targets))
             found.append(changes)
             clean_losses.append(output_change(logits, logits, targets).clean_loss)
@@ -209,7 +236,7 @@ def measure_grid(
     finally:
         model.train(training)
     if not found:
-        raise ValueError("measure_grid: batches: expected at least one, got none")
+        raise ValueError("measure_blocks: batches: expected at least one, got none")
     values = torch.tensor(
         [[change[:3] for change in changes] for changes in found], dtype=torch.float64
     ).reshape(len(found), *shape, 3)
@@ -221,7 +248,7 @@ def measure_grid(
         top1=top1,
         clean_loss=torch.tensor(clean_losses, dtype=torch.float64),
         tokens=tokens,
-        details={"routing": routing, "divergence": "KL(clean || intervened)", **(details or {})},
+        details={"divergence": "KL(clean || intervened)", **(details or {})},
     )
 
 
