@@ -164,6 +164,11 @@ class Capture:
         )
 
 
+def streams_of_size(size: int) -> int:
+    """The stream count whose packed sums are that many."""
+    return next(n for n in range(1, size) if stream_stats_size(n) == size)
+
+
 def capture(
     model: nn.Module,
     batches: Iterable[Sequence[Tensor]],
@@ -172,8 +177,9 @@ def capture(
 ) -> Capture:
     """Statistics of ``model`` over ``batches`` of ``(tokens,)`` or ``(tokens, targets)``.
 
-    ``model(tokens, targets, collect_stats=True) -> (logits, loss, stats)`` with ``site_names`` and
-    ``config.n_streams``, as :class:`hyperstreams.models.GPT` has, compiled or not. It runs in
+    ``model(tokens, targets, collect_stats=True) -> (logits, loss, stats)`` with ``site_names``, as
+    :class:`hyperstreams.models.GPT` has, compiled or not. Of AltUp, ResiDual and other baselines
+    with several streams the quantities of states are known, those of coefficients nan. It runs in
     evaluation mode without gradients and is put back into its mode. Sums stay on the device until
     the end: nothing waits for the host between batches.
     """
@@ -201,7 +207,7 @@ def capture(
         raise ValueError("capture: batches: expected at least one batch, got none")
     return Capture(
         sums=torch.stack(sums).cpu(),
-        n_streams=int(model.config.n_streams),  # type: ignore[union-attr, arg-type]
+        n_streams=streams_of_size(sums[0].shape[-1]),
         site_names=tuple(model.site_names),  # type: ignore[arg-type]
         loss=torch.stack(losses).cpu(),
         details=dict(details or {}),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..nn import ExpandStreams, HyperConnection, ReduceStreams
 from . import metrics
 from .alarm import Alarm, collapse_alarm
-from .capture import Capture
+from .capture import Capture, streams_of_size
 from .hooks import public_name
 from .moments import Moments
 from .quantities import QUANTITIES, needs_streams, quantity
@@ -67,10 +67,12 @@ class Probe:
     checkpointing) counts once. With ``torch.distributed`` the sums of all ranks of ``group`` are
     added, in one all-reduce, in :meth:`scalars`; every rank must call it.
 
-    model : one ``nn.ExpandStreams``, ``nn.HyperConnection`` sites and one ``nn.ReduceStreams``.
+    model : one ``nn.ExpandStreams``, ``nn.HyperConnection`` sites and one ``nn.ReduceStreams``; or
+        a :class:`GPT` with AltUp, ResiDual or another connection whose states hold several streams:
+        the quantities of its states.
     every : sample the steps that it divides, and early ones of ``DENSE`` if ``dense``.
-    what : names of ``QUANTITIES``. When all need coefficients alone (``COEFFICIENTS``) no pass over
-        the streams is spent.
+    what : names of ``QUANTITIES``; None: ``STREAMS``, as far as they are defined. When all need
+        coefficients alone (``COEFFICIENTS``) no pass over the streams is spent.
     sinks : called with the step and its scalars; see ``diagnostics.sinks``.
 
     Attributes: ``samples``, the captures by step; ``moments``, of every scalar over samples.
@@ -81,29 +83,39 @@ class Probe:
         model: nn.Module,
         *,
         every: int = 200,
-        what: Sequence[str] = STREAMS,
+        what: Sequence[str] | None = None,
         dense: bool = True,
         sinks: Iterable[Sink] = (),
         group: Any = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"Probe: every: expected at least 1, got {every}")
-        for name in what:
-            if name not in QUANTITIES:
-                raise ValueError(
-                    f"Probe: what: expected names of {', '.join(QUANTITIES)}, got {name!r}"
-                )
         modules = {public_name(path): module for path, module in model.named_modules()}
         self._sites = {k: m for k, m in modules.items() if isinstance(m, HyperConnection)}
         expands = [m for m in modules.values() if isinstance(m, ExpandStreams)]
         reduces = [m for m in modules.values() if isinstance(m, ReduceStreams)]
-        if not self._sites or len(expands) != 1 or len(reduces) != 1:
+        families: list[Any] = [m for m in model.modules() if getattr(m, "observes", False)]
+        known = set(QUANTITIES)
+        self._expand: Any
+        self._reduce: Any
+        if families:
+            self._expand = self._reduce = families[0]
+            known = {name for name in known if QUANTITIES[name].rows == "state"}
+        elif len(self._sites) > 0 and len(expands) == len(reduces) == 1:
+            self._expand, self._reduce = expands[0], reduces[0]
+        else:
             raise ValueError(
                 "Probe: model: expected one nn.ExpandStreams, nn.HyperConnection sites and one "
                 f"nn.ReduceStreams, got {len(expands)}, {len(self._sites)} and {len(reduces)}"
             )
-        self._expand, self._reduce = expands[0], reduces[0]
-        own = getattr(model, "site_names", None)
+        if what is None:
+            what = [name for name in STREAMS if name in known]
+        for name in what:
+            if name not in known:
+                raise ValueError(
+                    f"Probe: what: expected names of {', '.join(sorted(known))}, got {name!r}"
+                )
+        own: Any = next((m.site_names for m in model.modules() if hasattr(m, "site_names")), None)
         self.site_names = tuple(self._sites if own is None else own)
         self.every = every
         self.what = tuple(what)
@@ -175,7 +187,7 @@ class Probe:
             sums = sums.sum(dim=0, keepdim=True)
             distributed.all_reduce(sums, group=self.group)
         sums = sums.cpu()
-        n = self._expand.n_streams
+        n = streams_of_size(sums.shape[-1])
         return Capture(sums, n, self.site_names, sums.new_full((len(sums),), torch.nan))
 
     def alarm(self, name: str = "write_effective_streams", **settings: Any) -> Alarm:

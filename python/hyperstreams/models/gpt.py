@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,10 @@ from ..nn import (
     build_expand,
     build_reduce,
     build_site,
+    holds_streams,
+    streams_of,
 )
+from ..nn.streams import state_row
 from .attention import Attention
 from .config import GPTConfig
 from .decay import parameter_groups
@@ -71,6 +75,10 @@ class GPT(nn.Module):
         if not config.tied_embeddings:
             self.head = Linear(config.width, config.vocab_size, bias=False, **factory)
         self._branch_gain = branch_gain(config.connection, plan)
+        # Of connections whose states are no Streams; the others carry their statistics along.
+        self.observes = holds_streams(config.connection)
+        self.collecting = False
+        self.sink: Callable[[Tensor], None] | None = None
         if device.type != "meta":
             self.reset_parameters(generator=generator)
 
@@ -146,23 +154,35 @@ class GPT(nn.Module):
         nats per token, targets of -1 left out; None without targets. In training mode experts add
         ``balance_loss`` times the mean of their load-balancing losses. stats: float64
         ``[sites + 1, ops.stream_stats_size(n)]``, one row of ``ops.stream_stats`` per site (the
-        state before it, its branch output and coefficients) and one of the final state. Collecting
-        changes no other result.
+        state before it, its branch output and coefficients) and one of the final state. Where a
+        connection's states are not ``nn.Streams`` but hold streams (AltUp, ResiDual, ...), only the
+        fields of the streams are known and the others nan. Collecting changes no other result.
         """
-        h = self._embed(tokens, 0)
-        if collect_stats and not self.config.has_streams:
+        if collect_stats and not (self.config.has_streams or self.observes):
             raise ValueError(
                 "GPT: collect_stats: expected a connection with streams, "
                 f"got {self.config.connection!r}"
             )
-        x: Any = self.expand(h, collect_stats=True) if collect_stats else self.expand(h)
+        h = self._embed(tokens, 0)
+        carried = self.config.has_streams
+        x: Any = self.expand(h, collect_stats=True) if collect_stats and carried else self.expand(h)
+        observed: list[Tensor] | None = None
+        if not carried and (collect_stats or (self.collecting and self.training)):
+            observed = []
+            self._observe(x, observed)
         # The experts' load-balancing losses, wanted in training only.
         balance: list[Tensor] = []
         balances = self.training and targets is not None and self.config.mlp == "moe"
         for index, site in enumerate(self.sites.values()):
             x = site(x, balance) if balances and index % 2 else site(x)
+            if observed is not None:
+                self._observe(x, observed)
         stats = None
-        if collect_stats and x.stats is not None:
+        if observed is not None:
+            stats = torch.cat(observed)
+            if self.sink is not None and self.training:
+                self.sink(stats)
+        elif collect_stats:
             x = Streams(x.tensor, stats=x.stats)
             stats = torch.cat([x.stats, ops.stream_stats(x.x).unsqueeze(0)])
         h = self.reduce(x)
@@ -174,7 +194,12 @@ class GPT(nn.Module):
             )
         if loss is not None and balance:
             loss = loss + self.config.balance_loss * torch.stack(balance).mean()
-        return (logits, loss) if stats is None else (logits, loss, stats)
+        return (logits, loss, stats) if collect_stats and stats is not None else (logits, loss)
+
+    def _observe(self, state: Any, rows: list[Tensor]) -> None:
+        streams = streams_of(self.config.connection, state)
+        assert streams is not None  # holds_streams
+        rows.append(state_row(streams))
 
     def _logits(self, h: Tensor) -> Tensor:
         head = self.token_embedding if self.head is None else self.head

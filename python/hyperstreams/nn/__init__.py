@@ -11,6 +11,8 @@ from .build import (
     check_connection,
     connection_uses,
     has_streams,
+    holds_streams,
+    streams_of,
 )
 from .config import ConnectionConfig
 from .connection import Connection, HyperConnection
@@ -45,7 +47,9 @@ __all__ = [
     "find_connection",
     "get_connection",
     "has_streams",
+    "holds_streams",
     "permute_streams",
     "register_connection",
     "residual_start",
+    "streams_of",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
+
+from torch import Tensor, nn
 
 from .config import ConnectionConfig
 from .connection import HyperConnection
@@ -10,6 +12,7 @@ from .ends import ExpandStreams, ReduceStreams
 from .family import OPTIONS, ConnectionFamily, Plan
 from .registry import find_connection
 from .start import started
+from .streams import Streams
 
 AnyConnection = str | ConnectionConfig | ConnectionFamily
 
@@ -109,6 +112,21 @@ def branch_gain(connection: AnyConnection, plan: Plan) -> float | None:
     """The gain of the branches' Xavier-normal initial weights; None: the model's own start."""
     config = find_connection(connection)
     return config.branch_gain(plan) if isinstance(config, ConnectionFamily) else None
+
+
+def streams_of(connection: AnyConnection, state: Any) -> Tensor | None:
+    """The streams ``[..., n, C]`` in a state between sites; None where the connection has none."""
+    if isinstance(state, Streams):
+        return state.tensor
+    config = find_connection(connection)
+    return config.streams_of(state) if isinstance(config, ConnectionFamily) else None
+
+
+def holds_streams(connection: AnyConnection) -> bool:
+    """Whether :func:`streams_of` finds streams in states that are no :class:`Streams`."""
+    config = find_connection(connection)
+    own = ConnectionFamily.streams_of
+    return isinstance(config, ConnectionFamily) and type(config).streams_of is not own
 
 
 def has_streams(connection: AnyConnection) -> bool:

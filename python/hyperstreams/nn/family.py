@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 OPTIONS = frozenset({"expand", "reduce", "designate", "start", "phi_std"})
 """The fields of :class:`Plan` that only some connections use."""
@@ -98,6 +98,10 @@ class ConnectionFamily(ABC):
     def build_reduce(self, plan: Plan) -> nn.Module:
         """State to hidden states; by default the final norm."""
         return plan.make_norm(plan.width)
+
+    def streams_of(self, state: Any) -> Tensor | None:
+        """The streams ``[..., n, C]`` that a state holds, for diagnostics; None: it holds none."""
+        return None
 
     def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int | None:
         """Floating-point operations of all sites per token, branches not counted.

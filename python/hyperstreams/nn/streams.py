@@ -62,14 +62,23 @@ def stats_row(
         x, y = x[..., :1], None if y is None else y[..., :1]
     row = ops.stream_stats(x, y, h_pre=h_pre, h_post=h_post, h_res=h_res)
     if coefficients_only:
-        n = x.shape[-2]
-        known = 0
-        for name, shape in ops.stream_stats_fields(n).items():
-            if name == "read_signal_share":
-                break
-            known += math.prod(shape)
+        known = _coefficient_fields(x.shape[-2])
         row = torch.cat([row[:known], row.new_full((row.shape[0] - known,), math.nan)])
     return row.unsqueeze(0)
+
+
+def state_row(x: Tensor) -> Tensor:
+    """``ops.stream_stats`` of streams alone, ``[1, size]``; the fields of coefficients are nan."""
+    row = ops.stream_stats(x)
+    known = _coefficient_fields(x.shape[-2])
+    nan = row.new_full((known - 1,), math.nan)
+    return torch.cat([row[:1], nan, row[known:]]).unsqueeze(0)
+
+
+def _coefficient_fields(n: int) -> int:
+    """How many of the packed values need no streams: the count and those of the coefficients."""
+    sizes = {name: math.prod(shape) for name, shape in ops.stream_stats_fields(n).items()}
+    return sum(list(sizes.values())[: list(sizes).index("read_signal_share")])
 
 
 # Lets exported programs that take or return Streams be serialised.

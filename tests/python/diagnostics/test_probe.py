@@ -148,6 +148,41 @@ def test_compiled_models_have_one_graph_on_and_one_off() -> None:
     assert torch.allclose(probe.samples[2].sums, eager.samples[0].sums, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("connection", "n"), [("altup", 4), ("residual_dual", 2), ("frac", 4), ("vwn", 4), ("xhc", 8)]
+)
+def test_states_of_baselines_with_several_streams(connection: str, n: int) -> None:
+    streams = {"expand": "replicate", "n_streams": max(n, 4)}
+    model, inputs = model_of(connection, **streams), batch()
+    plain = outputs(model, *inputs)
+    with hs.Probe(model) as probe:
+        assert equal(plain, outputs(model, *inputs))
+        values = probe.scalars(0)
+    sample = probe.samples[0]
+    assert sample.n_streams == n
+    assert sample.tokens == 32
+    assert not any(value != value for value in values.values())
+    assert f"norm/L0m/s{n - 1}" in values
+    assert f"norm/L0m/s{n}" not in values
+    assert torch.equal(capture(model, [inputs]).mean("norm"), sample.mean("norm"))
+    assert diagnostics.quantity("write_share", sample).isnan().all()
+    with pytest.raises(ValueError, match="what: expected names of"):
+        hs.Probe(model, what=("write_share",))
+
+
+def test_streams_of_residual_dual_are_its_two_residuals() -> None:
+    model, (tokens, targets) = model_of("residual_dual", expand="replicate"), batch()
+    states = []
+    for site in model.sites.values():
+        site.register_forward_pre_hook(lambda module, inputs: states.append(inputs[0]))
+    stats = model(tokens, targets, collect_stats=True)[2]
+    norm = hs.ops.unpack_stream_stats(stats, 2)["norm"] / 32
+    assert norm[2, 0].item() == pytest.approx(states[2].x.norm(dim=-1).mean().item(), rel=1e-5)
+    assert norm[2, 1].item() == pytest.approx(states[2].d.norm(dim=-1).mean().item(), rel=1e-5)
+    with pytest.raises(ValueError, match="expected a connection with streams, got 'denseformer'"):
+        model_of("denseformer", expand="replicate")(tokens, collect_stats=True)
+
+
 def test_steps() -> None:
     probe = hs.Probe(model_of(), every=100)
     assert [s for s in range(250) if probe.due(s)] == [0, 1, 2, 5, 10, 20, 50, 100, 200]

@@ -107,6 +107,10 @@ class AltUp(ConnectionFamily):
         blocks = -(-n_sites // 2)
         return blocks * 2 * (n_streams**2 + n_streams) * width
 
+    def streams_of(self, state: Tensor | AltUpState) -> Tensor:
+        """The streams; inside a block those before it."""
+        return state.x if isinstance(state, AltUpState) else state
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return AltUpSite(
             branch,

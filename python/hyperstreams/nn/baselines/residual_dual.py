@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..family import ConnectionFamily, Plan
@@ -65,6 +66,10 @@ class ResidualDual(ConnectionFamily):
 
     def operations(self, *, width: int, kv_width: int, n_sites: int, n_streams: int) -> int:
         return 0
+
+    def streams_of(self, state: DualState) -> Tensor:
+        """Stream 0 is ``x`` (Post-Norm), stream 1 ``d`` (Pre-Norm)."""
+        return torch.stack([state.x, state.d], dim=-2)
 
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return DualSite(branch, plan.make_norm(plan.width))

@@ -169,6 +169,10 @@ class ActiveStreams(ConnectionFamily):
         options = {**plan.expand, **plan.factory, "generator": plan.generator}
         return Expand(ExpandStreams(n_streams=plan.n_streams, width=plan.width, **options))
 
+    def streams_of(self, state: Tensor) -> Tensor:
+        """All streams, active or not."""
+        return state
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return ActiveStreamsSite(
             branch,

@@ -250,6 +250,10 @@ class FracConnections(ConnectionFamily):
     def build_expand(self, plan: Plan) -> nn.Module:
         return Split(plan.n_streams)
 
+    def streams_of(self, state: Tensor) -> Tensor:
+        """The segments: streams of the segments' width."""
+        return state
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return SegmentSite(
             branch,
@@ -311,6 +315,10 @@ class VirtualWidth(ConnectionFamily):
 
     def build_expand(self, plan: Plan) -> nn.Module:
         return Widen(**self._sizes(plan))
+
+    def streams_of(self, state: Tensor) -> Tensor:
+        """The segments: streams of the segments' width."""
+        return state
 
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return SegmentSite(

@@ -104,6 +104,10 @@ class SinglePass(ConnectionFamily):
             ExpandStreams(n_streams=plan.n_streams, width=plan.width, **options)
         )
 
+    def streams_of(self, state: SinglePassState) -> Tensor:
+        """The streams."""
+        return state.x
+
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return SinglePassSite(
             branch,
