@@ -17,10 +17,12 @@ from . import (
 )
 from .alarm import Alarm, collapse_alarm
 from .capture import Capture, capture
+from .collapse import Collapse, Measured, collapse_report, collapse_rows
 from .compression import Compression, collapse_streams
 from .effect_matrices import RescueTable, ablation_matrix, mixer_matrix, rescue_matrix
 from .effects import EffectTable, effects, output_change
 from .hooks import Hook, hook_names, hooks
+from .initial import InitialCoefficients, initial_coefficients
 from .interventions import Ablate, Replace, Rescue, intervene
 from .moments import Moments
 from .probe import Probe, summarize
@@ -34,11 +36,14 @@ __all__ = [
     "Ablate",
     "Alarm",
     "Capture",
+    "Collapse",
     "Compression",
     "DictSink",
     "EffectTable",
     "Hook",
+    "InitialCoefficients",
     "JsonlSink",
+    "Measured",
     "Moments",
     "Probe",
     "Quantity",
@@ -53,6 +58,8 @@ __all__ = [
     "alignment",
     "capture",
     "collapse_alarm",
+    "collapse_report",
+    "collapse_rows",
     "collapse_streams",
     "composite",
     "decodability",
@@ -61,6 +68,7 @@ __all__ = [
     "gradients",
     "hook_names",
     "hooks",
+    "initial_coefficients",
     "intervene",
     "ledger",
     "lens",
