@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,11 @@ def _require(name: str, package: str) -> Any:
         ) from error
 
 
+def json_values(scalars: Mapping[str, float]) -> dict[str, float | None]:
+    """The same with None for what JSON has no number for: nan and infinities."""
+    return {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+
+
 class DictSink(dict[str, list[tuple[int, float]]]):
     """``{name: [(step, value), ...]}`` in memory."""
 
@@ -37,7 +43,7 @@ class JsonlSink:
 
     def __call__(self, step: int, scalars: Mapping[str, float]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": "probe", "step": step, **scalars}) + "\n")
+            file.write(json.dumps({"kind": "probe", "step": step, **json_values(scalars)}) + "\n")
 
 
 class TensorBoardSink:

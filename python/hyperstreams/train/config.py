@@ -63,6 +63,7 @@ class TrainConfig:
     eval_every: int = setting(250, "steps between evaluations")
     eval_windows: int = setting(128, "validation windows, fixed and evenly spaced")
     checkpoint_every: int = setting(250, "steps between checkpoints")
+    probe_every: int = setting(0, "steps between records of what the streams do (0: none)")
 
     model: GPTConfig = field(default_factory=GPTConfig)
 
@@ -74,7 +75,7 @@ class TrainConfig:
         for name in ("lr", "connection_lr_multiplier"):
             if not getattr(self, name) > 0:
                 raise RunError(f"{name}: expected a positive number, got {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay"):
+        for name in ("warmup_steps", "weight_decay", "probe_every"):
             if not getattr(self, name) >= 0:
                 raise RunError(f"{name}: expected at least 0, got {getattr(self, name)}")
         for name in ("beta1", "beta2", "val_fraction"):
@@ -107,7 +108,9 @@ class TrainConfig:
         return dataclasses.replace(self, model=model)
 
 
-BOOKKEEPING = frozenset({"out_dir", "log_every", "eval_every", "checkpoint_every", "vocab_size"})
+BOOKKEEPING = frozenset(
+    {"out_dir", "log_every", "eval_every", "checkpoint_every", "probe_every", "vocab_size"}
+)
 """Settings that change what is written, not what is learned, and one that follows from the data."""
 
 

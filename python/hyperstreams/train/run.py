@@ -6,13 +6,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
+from ..diagnostics.sinks import json_values
 from ..models import GPT
 from .checkpoint import (
     find_checkpoint,
@@ -81,7 +82,8 @@ def run_training(
         log = MetricsLog(run_dir, step=trainer.step if checkpoint is not None else None)
         try:
             bar = _bar(config, trainer.step, progress)
-            _loop(trainer, run_dir, log, received, bar, on_record, on_checkpoint)
+            with trainer.probe or nullcontext():
+                _loop(trainer, run_dir, log, received, bar, on_record, on_checkpoint)
         except NonFiniteError as error:
             log.write({"kind": "nonfinite", "step": error.step, "module": error.module})
             raise
@@ -109,7 +111,7 @@ def _loop(
 
     def write(record: dict[str, Any]) -> None:
         log.write(record)
-        if bar is not None:
+        if bar is not None and "loss" in record:
             bar.set_postfix({record["kind"]: f"{record['loss']:.3f}"})
         if on_record is not None:
             on_record(record)
@@ -133,8 +135,12 @@ def _loop(
         evaluation()
     observe()
     saved_step = trainer.step
+    if (probe := trainer.probe) is not None:
+        probe.start(trainer.step)
     while trainer.step < config.steps and not received:
         trainer.train_step()
+        if probe is not None and (scalars := probe.scalars(trainer.step - 1)):
+            write({"kind": "probe", "step": trainer.step, **json_values(scalars)})
         step, last = trainer.step, trainer.step == config.steps
         if bar is not None:
             bar.update()

@@ -150,7 +150,7 @@ class MetricsLog:
 
 
 def read_metrics(run_dir: str | Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The records of a run, all or of one kind (``"train"``, ``"eval"``), complete lines only."""
+    """Complete records of a run, all or of one kind: ``"train"``, ``"eval"`` or ``"probe"``."""
     path = Path(run_dir) / "metrics.jsonl"
     if not path.exists():
         return []

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from ..diagnostics import Probe
 from ..models import GPT
 from .blame import first_nonfinite_module
 from .config import TrainConfig
@@ -81,6 +82,9 @@ class Trainer:
         self.skipped = torch.zeros((), device=self.device)
         self.found_bad = torch.zeros((), device=self.device)
         self.optimizer.found_inf = self.found_bad  # type: ignore[attr-defined]
+        self.probe: Probe | None = None
+        if config.probe_every and (config.model.has_streams or self.model.observes):
+            self.probe = Probe(self.model, every=config.probe_every)
         self._reset_interval()
 
     def _reset_interval(self) -> None:

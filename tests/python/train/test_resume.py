@@ -50,7 +50,7 @@ def assert_same_run(first: str | Path, second: str | Path) -> None:
     [
         {"connection": "residual"},
         {"connection": "mhc_lite", "expand": "learned_scale", "dropout": 0.2},
-        {"connection": "mhc", "accumulation": 2, "autocast": "bfloat16"},
+        {"connection": "mhc", "accumulation": 2, "autocast": "bfloat16", "probe_every": 3},
     ],
     ids=lambda settings: settings["connection"],
 )

@@ -220,3 +220,21 @@ def test_progress_bar_without_tqdm(make_config: Make, monkeypatch: pytest.Monkey
     run_training(make_config("plain"))
     with pytest.raises(MissingExtraError, match=r"the progress bar needs.*hyperstreams\[train\]"):
         run_training(make_config("shown"), progress="always")
+
+
+@pytest.mark.parametrize("connection", ["mhc_lite", "residual_dual", "residual"])
+def test_probe_records(make_config: Make, connection: str) -> None:
+    with_probe = make_config("probed", connection=connection, probe_every=4)
+    without = make_config("plain", connection=connection)
+    run_training(with_probe, progress=False)
+    run_training(without, progress=False)
+    records = read_metrics(with_probe.run_dir(), "probe")
+    if connection == "residual":
+        assert records == []
+    else:
+        # Of updates 0, 1, 2 (the dense beginning), 4, 8: a record counts the updates so far.
+        steps = [step for step in (1, 2, 3, 5, 9, 13) if step <= with_probe.steps]
+        assert [record["step"] for record in records] == steps
+        assert all(record["norm/L0m/s1"] > 0 for record in records)
+    plain, probed = (read_metrics(c.run_dir(), "eval") for c in (without, with_probe))
+    assert plain == probed
