@@ -61,7 +61,12 @@ def entry(value: float) -> str:
 def draw_mixer(ax: Axes, capture: Capture, site: str, norm: Any) -> Axes:
     """One heat map of the mean ``h_res[destination, source]`` with its entries printed."""
     values = capture.mean("h_res")[capture.site_names.index(site)].numpy()
-    n = capture.n_streams
+    return draw_matrix(ax, values, norm)
+
+
+def draw_matrix(ax: Axes, values: Any, norm: Any) -> Axes:
+    """A map from streams to streams, ``[destination, source]``, entries printed up to n = 5."""
+    n = len(values)
     image = ax.imshow(values, cmap=mixer_colours(), norm=norm)
     names = [f"s{s}" for s in range(n)]
     ax.set_xticks(range(n), names)
@@ -70,19 +75,19 @@ def draw_mixer(ax: Axes, capture: Capture, site: str, norm: Any) -> Axes:
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     if n <= 5:
-        for (j, i), value in numpy.ndenumerate(values):
-            red, green, blue, _ = image.cmap(norm(value))
-            light = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55
-            ax.text(
-                i,
-                j,
-                entry(value),
-                ha="center",
-                va="center",
-                fontsize=6.2,
-                color=style.INK if light else "white",
-            )
+        print_entries(ax, image, values)
     return ax
+
+
+def print_entries(ax: Axes, image: Any, values: Any, *, fontsize: float = 6.2) -> None:
+    """Every entry in its cell, in the ink that can be read there; nan is left out."""
+    for (j, i), value in numpy.ndenumerate(values):
+        if not numpy.isfinite(value):
+            continue
+        red, green, blue, _ = image.cmap(image.norm(value))
+        light = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55
+        ink = style.INK if light else "white"
+        ax.text(i, j, entry(value), ha="center", va="center", fontsize=fontsize, color=ink)
 
 
 def draw_off_diagonal(ax: Axes, run: CapturedRun) -> Axes:

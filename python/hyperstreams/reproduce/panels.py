@@ -90,7 +90,7 @@ def stream_legend(figure: Figure, n: int, **extra: Any) -> None:
         labels[-1] += ", then again"
     handles.append(Line2D([], [], color=style.REFERENCE, lw=1.0, ls=(0, (4, 2))))
     handles.append(Line2D([], [], color=style.FAINT, lw=0.9, ls=":"))
-    labels += ["at initialisation", "even use, 1/n"]
+    labels += ["at initialisation", "even use"]
     for label, handle in extra.items():
         handles.append(handle)
         labels.append(label)

@@ -69,6 +69,34 @@ def quantity_rows(
     return rows
 
 
+def tensor_rows(
+    figure: str,
+    panel: str,
+    run: CapturedRun,
+    phase: str,
+    name: str,
+    values: torch.Tensor,
+    sites: Sequence[str],
+) -> list[Row]:
+    """Rows of a tensor whose first axis is ``sites``; further axes are stream and other."""
+    return [
+        {
+            "figure": figure,
+            "panel": panel,
+            "run": run.label,
+            "connection": run.connection,
+            "seed": run.seed,
+            "phase": phase,
+            "quantity": name,
+            "site": sites[index[0]],
+            "stream": index[1] if len(index) > 1 else "",
+            "other": index[2] if len(index) > 2 else "",
+            "value": values[index].item(),
+        }
+        for index in itertools.product(*(range(size) for size in values.shape))
+    ]
+
+
 def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
     """Rows as CSV; floats in full precision."""
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..diagnostics import Capture, capture
+from ..diagnostics import Capture, Trace, capture, trace
+from ..models import GPT
 from ..train import LoadedRun, RunError, TokenData, load_run, read_metrics
 from ..train.checkpoint import find_checkpoint
 from ..train.trainer import build_model
@@ -20,6 +21,8 @@ CAPTURE_BATCHES = 8
 CAPTURE_BATCH_SIZE = 16
 HISTORY_WINDOWS = HISTORY_BATCH_SIZE = 16
 """What is captured at every checkpoint of a run in training."""
+TRACED_TOKENS = 512
+"""About how many tokens are traced: every number of every token is kept, for a few windows."""
 
 __all__ = ["CapturedRun", "describe", "history_path", "open_runs", "sha256"]
 
@@ -111,6 +114,25 @@ class CapturedRun:
         """Steps and captures made while the run was trained, step 0 first; empty without any."""
         found = sorted((self.path / "captures").glob("step-*.npz"))
         return [(int(path.stem.removeprefix("step-")), Capture.load(path)) for path in found]
+
+    @cached_property
+    def trained_trace(self) -> Trace:
+        """Per-token tensors of the trained model on a few validation windows."""
+        return self._trace(self.loaded.model)
+
+    @cached_property
+    def initial_trace(self) -> Trace:
+        """The same of the model before training, on the same windows."""
+        return self._trace(build_model(self.loaded.config))
+
+    def _trace(self, model: GPT) -> Trace:
+        windows = max(TRACED_TOKENS // self.loaded.config.model.block_size, 1)
+        tokens, targets = next(self.data.eval_batches(windows, windows))
+        device = next(model.parameters()).device
+        try:
+            return trace(model, tokens.to(device), targets.to(device))
+        except ValueError as error:
+            raise RunError(f"{self.path}: {error}") from error
 
     def _capture(self, phase: str) -> Capture:
         if not self.has_streams:

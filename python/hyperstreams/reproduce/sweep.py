@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy
-
 from ..diagnostics import Capture, metrics, quantity
-from . import style
 from .labels import describe
-from .mixers import entry, mixer_colours, mixer_norm
+from .mixers import entry, mixer_colours, mixer_norm, print_entries
 from .records import Row, quantity_rows
 from .runs import CapturedRun
 
@@ -27,8 +24,14 @@ DEFINITIONS = {
 
 
 def three_sites(capture: Capture) -> tuple[str, str, str]:
-    """First block's MLP (with copied streams its attention's mixer has no effect); two others."""
+    """First block's MLP, and the attention of the middle and of the last block.
+
+    Not the first attention: with copied streams its mixer has no effect. Of two blocks the last
+    MLP is the third.
+    """
     blocks = len(capture.site_names) // 2
+    if blocks < 3:
+        return "L0m", f"L{blocks - 1}a", f"L{blocks - 1}m"
     return "L0m", f"L{blocks // 2}a", f"L{blocks - 1}a"
 
 
@@ -56,11 +59,7 @@ def draw_site(ax: Axes, run: CapturedRun, site: str, *, fontsize: float = 6.5) -
         f"{site}: off {entry(off)} ({entry(start)})", fontsize=fontsize, fontweight="normal"
     )
     if n <= 2:
-        for (j, i), value in numpy.ndenumerate(values):
-            red, green, blue, _ = image.cmap(image.norm(value))
-            light = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55
-            ink = style.INK if light else "white"
-            ax.text(i, j, entry(value), ha="center", va="center", fontsize=6, color=ink)
+        print_entries(ax, image, values, fontsize=6)
     return ax
 
 
