@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .diagnostics.collapse import QUESTIONS
+from .diagnostics.registry import METRICS
 from .init import DESIGNATION_SCHEMES, EXPANSION_SCHEMES
 from .mixers import DIALECTS, MIXERS, Mixer
 from .models import DECAY_POLICIES, GPTConfig
@@ -186,3 +188,89 @@ def markdown() -> str:
     )
     tables = (connections(), mixers(), dialects(), inits())
     return "\n".join([head, *(table.markdown() for table in tables)])
+
+
+def metrics() -> Table:
+    """Every diagnostic with its functions, formula, invariance, initial value and null."""
+    return Table(
+        "Metrics",
+        "Functions below `hyperstreams.diagnostics`; the first computes the metric. Invariance "
+        "under a permutation of the streams: inv, the number stays; eqv, the vector is permuted; "
+        "then what else leaves it. Initial: of published models at their start, or how to get it.",
+        ("id", "metric", "functions", "formula", "invariance", "initial", "null", "source"),
+        [
+            (
+                m.id,
+                m.name,
+                ", ".join(m.functions),
+                m.formula,
+                m.invariance,
+                m.initial,
+                m.null,
+                m.source,
+            )
+            for m in METRICS
+        ],
+    )
+
+
+def metrics_markdown() -> str:
+    """The docs page of the diagnostics."""
+    table = metrics()
+    cells = [
+        (
+            f"{key} {name}",
+            ", ".join(f"`{path}`" for path in functions.split(", ")),
+            f"`{formula}`",
+            *rest,
+        )
+        for key, name, functions, formula, *rest in table.rows
+    ]
+    columns = ("metric", *table.columns[2:])
+    lines = [columns, ("---",) * len(columns), *cells]
+    rows = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines]
+    kinds = [f"- *{kind.capitalize()}*: {question}" for kind, question in QUESTIONS.items()]
+    return "\n".join([DIAGNOSTICS_HEAD, *kinds, "", DIAGNOSTICS_TABLE, "", *rows, ""])
+
+
+DIAGNOSTICS_HEAD = """\
+# Diagnostics
+
+Made by `hyperstreams list metrics --markdown` from the registry; a test compares.
+
+One token's state is n streams `x_i` of width C. Site k reads `u = sum_i p[i] x_i`, its branch gives
+`y`, and the streams become `x_j' = sum_i R[j, i] x_i + q[j] y`: `p` is `h_pre`, `q` is `h_post`,
+`R` is `h_res[destination, source]`. `G` is the matrix of inner products of the streams, `J` all
+ones, K the number of sites, T of tokens.
+
+```python
+from hyperstreams.diagnostics import collapse_report, composite, ledger, metrics, trace
+
+t = trace(model, tokens, targets)                      # every site, token by token
+metrics.mean_share(t.h_pre[3])                         # who site 3 reads from
+composite.contraction(composite.composites(t.h_res))   # what is left of differences
+c = ledger.contributions(t.h_pre, ledger.ledger(t.h_res, t.h_post))
+report = collapse_report(t, initial=trace(untrained, tokens))
+```
+
+`trace` runs the model's own forward. The functions take its tensors (sites first) or any others of
+those shapes, and torch is all that they need. Quantities of whole corpora come from `capture`,
+those of a training run from `Probe`.
+
+## Four kinds of collapse
+
+Four failures share one name, and each is invisible to the measures of the others: mixers that
+average everything have perfectly balanced shares. `collapse_report` gives four entries, each value
+beside its initial value, its null and its value at complete collapse, and no sum.
+"""
+
+DIAGNOSTICS_TABLE = """\
+A number without its initial value and null cannot tell "collapsed by training" from "initialised
+that way". Both are in the table where they exist; `initial_coefficients(model)` gives the
+coefficients that a trained model started from.
+
+## Metrics
+
+Paths are below `hyperstreams.diagnostics`; shapes, options (`definition=`, `average=`, `kind=`) and
+sanity properties are in the docstrings. Invariance under a permutation of the streams: inv, the
+number stays; eqv, the vector is permuted; then what else leaves it."""

@@ -42,7 +42,7 @@ def _datasets() -> dict[str, str]:
 
 
 NAMES = {"presets": _presets, "figures": _figures, "datasets": _datasets}
-TABLES = ("connections", "mixers", "inits", "dialects")
+TABLES = ("connections", "mixers", "inits", "dialects", "metrics")
 KINDS = (*TABLES, *NAMES)
 
 
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str]) -> int:
             "hyperstreams list connections",
             "hyperstreams list connections --n_streams 2 --width 768",
             "hyperstreams list --markdown > docs/connections.md",
+            "hyperstreams list metrics --markdown > docs/diagnostics.md",
         ],
     )
     parser.add_argument("kind", nargs="?", choices=KINDS, help="default: all of them")
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.n_streams < 1 or options.width < 1:
         raise RunError("list: n_streams, width: expected at least 1")
     if options.markdown:
-        print(catalogue.markdown(), end="")
+        page = catalogue.metrics_markdown if options.kind == "metrics" else catalogue.markdown
+        print(page(), end="")
         return 0
     for kind in [options.kind] if options.kind else KINDS:
         if options.kind is None:
@@ -82,8 +84,10 @@ def main(arguments: Sequence[str]) -> int:
             table = catalogue.connections(options.n_streams, options.width)
         elif kind == "mixers":
             table = catalogue.mixers(options.n_streams)
+        elif kind == "inits":
+            table = catalogue.inits()
         else:
-            table = catalogue.inits() if kind == "inits" else catalogue.dialects()
+            table = catalogue.dialects() if kind == "dialects" else catalogue.metrics()
         print(table.about.replace("`", ""))
         print(table.text())
     return 0

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hyperstreams import catalogue
 from hyperstreams.cli import main
 from hyperstreams.mixers import DIALECTS, MIXERS, Sinkhorn
 from hyperstreams.nn import CONNECTIONS
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "connections.md"
+FOLDER = Path(__file__).resolve().parents[2] / "docs"
+DOCS = FOLDER / "connections.md"
+DIAGNOSTICS = FOLDER / "diagnostics.md"
 
 
 def test_docs_page_is_current() -> None:
     assert DOCS.read_text(encoding="utf-8") == catalogue.markdown(), (
         "run: hyperstreams list --markdown > docs/connections.md"
     )
+
+
+def test_diagnostics_page_is_current() -> None:
+    assert DIAGNOSTICS.read_text(encoding="utf-8") == catalogue.metrics_markdown(), (
+        "run: hyperstreams list metrics --markdown > docs/diagnostics.md"
+    )
+
+
+def test_diagnostics_page_runs() -> None:
+    from hyperstreams.models import GPT, GPTConfig
+
+    code = DIAGNOSTICS.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    config = GPTConfig(n_layer=2, n_head=2, width=16, block_size=8, vocab_size=16)
+    tokens = torch.arange(16).reshape(2, 8)
+    models = {
+        name: GPT(config, generator=torch.Generator().manual_seed(seed))
+        for seed, name in enumerate(("model", "untrained"))
+    }
+    names: dict[str, Any] = {**models, "tokens": tokens, "targets": tokens}
+    exec(code, names)
+    assert list(names["report"]) == ["usage", "averaging", "redundancy", "causal"]
 
 
 def test_tables_hold_every_name() -> None:
@@ -46,3 +71,8 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--markdown"]) == 0
     assert capsys.readouterr().out == DOCS.read_text(encoding="utf-8")
     assert main(["list", "connections", "--width", "0"]) != 0
+    capsys.readouterr()
+    assert main(["list", "metrics"]) == 0
+    assert "ledger.cut_rank" in capsys.readouterr().out
+    assert main(["list", "metrics", "--markdown"]) == 0
+    assert capsys.readouterr().out == DIAGNOSTICS.read_text(encoding="utf-8")

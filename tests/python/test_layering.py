@@ -106,7 +106,7 @@ PYTHON = {
         ".",
     ],
     ".doctor": ["torch", ".ops", ".mixers", "._library", "._info", "."],
-    ".catalogue": ["torch", ".models", ".nn", ".mixers", ".init", ".ops"],
+    ".catalogue": ["torch", ".diagnostics", ".models", ".nn", ".mixers", ".init", ".ops"],
     ".cli": [
         "torch",
         ".catalogue",

@@ -28,10 +28,12 @@ from .moments import Moments
 from .probe import Probe, summarize
 from .quantities import QUANTITIES, Quantity, quantity
 from .readout import model_parts
+from .registry import METRICS, Metric
 from .sinks import DictSink, JsonlSink, TensorBoardSink, WandbSink
 from .trace import Trace, trace
 
 __all__ = [
+    "METRICS",
     "QUANTITIES",
     "Ablate",
     "Alarm",
@@ -44,6 +46,7 @@ __all__ = [
     "InitialCoefficients",
     "JsonlSink",
     "Measured",
+    "Metric",
     "Moments",
     "Probe",
     "Quantity",
