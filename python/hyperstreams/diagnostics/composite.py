@@ -188,6 +188,19 @@ def token_quantiles(values: Tensor, q: tuple[float, ...] = (0.05, 0.5, 0.95)) ->
     return ordered[:, below] * (1 - weight) + ordered[:, above] * weight
 
 
+def histogram(values: Tensor, edges: Tensor) -> Tensor:
+    """Counts of each site's values between edges: ``[K, ...], [bins + 1] -> [K, bins]`` int64.
+
+    Bins hold ``edges[b] <= value < edges[b + 1]``; values outside are left out, so counts of
+    batches add up. Of :func:`logit_range` (D10) it is the picture of ``log(1/nu)``.
+    """
+    bins = edges.numel() - 1
+    place = torch.bucketize(values.flatten(1).contiguous(), edges.to(values), right=True) - 1
+    inside = (place >= 0) & (place < bins)
+    counts = torch.zeros(values.shape[0], bins, dtype=torch.int64, device=values.device)
+    return counts.scatter_add(1, place.clamp(0, bins - 1), inside.long())
+
+
 def logit_range(logits: Tensor, *, matrix: bool = False) -> Tensor:
     """``max - min`` of a token's mixer logits (D10): over the last axis, or two with ``matrix``.
 

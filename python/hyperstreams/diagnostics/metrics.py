@@ -180,6 +180,14 @@ def off_diagonal_mass(h_res: Tensor) -> Tensor:
     return 1 - h_res.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
 
 
+def off_diagonal_by_destination(h_res: Tensor) -> Tensor:
+    """``1 - H_res[j, j]`` of each destination (D6): ``[..., n, n] -> [..., n]``.
+
+    What a stream gives up of itself; its mean is :func:`off_diagonal_mass`. 0 for the identity.
+    """
+    return 1 - h_res.diagonal(dim1=-2, dim2=-1)
+
+
 def identity_distance(h_res: Tensor) -> Tensor:
     """``|H_res - I|_F / sqrt(2 n)`` (D6): 0 for I, 1 for a permutation without fixed point."""
     n = h_res.shape[-1]

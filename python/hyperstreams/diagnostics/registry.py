@@ -108,6 +108,7 @@ METRICS: tuple[Metric, ...] = (
         "distance of the mixer to identity and permutations",
         (
             "metrics.off_diagonal_mass",
+            "metrics.off_diagonal_by_destination",
             "metrics.identity_distance",
             "metrics.permutation_distance",
         ),
@@ -172,7 +173,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "D10",
         "logit range",
-        ("composite.logit_range", "composite.share_above"),
+        ("composite.logit_range", "composite.share_above", "composite.histogram"),
         "max - min of a token's mixer logits; share of tokens above 30",
         "inv; constant added to logits",
         "8 (mHC)",

@@ -189,6 +189,17 @@ def test_quantiles_are_those_of_torch() -> None:
     assert torch.allclose(composite.token_quantiles(values), expected.T)
 
 
+def test_histograms_of_batches_add_up() -> None:
+    values, edges = rand(3, 50, 2) * 10, torch.tensor([0.0, 2.0, 5.0, 9.0])
+    counts = composite.histogram(values, edges)
+    for k in range(3):
+        expected = torch.histogram(values[k][values[k] < 9].flatten().float(), edges)[0]
+        assert torch.equal(counts[k].float(), expected)
+    halves = [composite.histogram(part, edges) for part in values.split(25, dim=1)]
+    assert torch.equal(halves[0] + halves[1], counts)
+    assert composite.histogram(torch.tensor([[0.0, 2.0, 9.0, -1.0]]), edges).tolist() == [[1, 1, 0]]
+
+
 def test_logit_range() -> None:
     assert composite.logit_range(torch.full((5, 16), 3.0)).tolist() == [0.0] * 5
     logits = torch.randn(2, 10, 4, 4, generator=generator(), dtype=torch.float64) * 20

@@ -182,6 +182,9 @@ def test_off_diagonal_mass_and_identity_distance() -> None:
     assert metrics.off_diagonal_mass(mean).item() == pytest.approx(0.75)
     assert metrics.identity_distance(eye.roll(1, 0)).item() == pytest.approx(1.0)
     r = torch.rand(5, 4, 4, generator=generator()).double()
+    by_destination = metrics.off_diagonal_by_destination(r)
+    assert torch.equal(by_destination[2], 1 - r[2].diagonal())
+    assert torch.allclose(by_destination.mean(-1), metrics.off_diagonal_mass(r))
     order = torch.tensor([3, 1, 0, 2])
     moved = r[:, order][:, :, order]
     for measure in (

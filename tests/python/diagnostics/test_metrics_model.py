@@ -9,6 +9,7 @@ import torch
 from hyperstreams.diagnostics import (
     activations,
     composite,
+    decodability,
     geometry,
     gradients,
     hooks,
@@ -111,6 +112,19 @@ def test_lens_at_the_last_state_is_the_model(reduce: str, final_norm: str, norm:
     assert scores.log_prob is not None
     assert t.loss is not None
     assert -scores.log_prob[-1].mean().item() == pytest.approx(t.loss.item(), rel=1e-6)
+
+
+def test_the_token_is_decodable_before_the_first_site() -> None:
+    """Every stream is a copy of the embedding there; fewer words than channels are separable."""
+    model = model_of("mhc", vocab_size=8, position="rope", n_layer=1)
+    tokens = torch.randint(0, 8, (16, 12), generator=torch.Generator().manual_seed(4))
+    streams = trace(model, tokens).streams[0].flatten(0, 1)
+    found = decodability.decodability(
+        streams, tokens.flatten(), generator=torch.Generator().manual_seed(0)
+    )
+    assert found.single.tolist() == [1.0] * 4
+    assert found.unique.tolist() == [0.0] * 4
+    assert found.chance < 0.3
 
 
 def test_gradients_by_streams_are_those_of_finite_differences() -> None:
