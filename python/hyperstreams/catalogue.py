@@ -269,6 +269,26 @@ A number without its initial value and null cannot tell "collapsed by training" 
 that way". Both are in the table where they exist; `initial_coefficients(model)` gives the
 coefficients that a trained model started from.
 
+## Interventions
+
+Metrics say where signal flows, interventions what it is needed for. Both patch the model's own
+forward; `batches` are pairs of tokens and targets.
+
+```python
+from hyperstreams.diagnostics import Ablate, Replace, ablation_matrix, collapse_streams, effects
+
+late = Replace("mixer", "identity", "late")
+effects(model, {"no s2": Ablate([2], "L1a:"), "late": late}, batches).mean("delta_loss")
+ablation_matrix(model, batches, subsets="all").mean()   # KL in nats per token, streams x state
+collapse_streams(model, batches).added_loss             # m = 1 ... n streams instead of n
+```
+
+`hs.intervene` is the context manager below them: live or frozen routing, ablation by zero, mean,
+another token or another stream, rescue from a clean trace, replaced mixers, reads and writes.
+`collapse_streams` fixes all coefficients at their token mean, projects every state to its m leading
+directions (balanced truncation, without training), and beside it keeps the m streams that are
+written to most. `hyperstreams figure interventions` draws all of it for finished runs.
+
 ## Metrics
 
 Paths are below `hyperstreams.diagnostics`; shapes, options (`definition=`, `average=`, `kind=`) and
