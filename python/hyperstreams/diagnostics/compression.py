@@ -106,8 +106,9 @@ def collapse_streams(
     it stays as it is.
 
     calibration : batches for means and second moments; None: ``batches`` themselves, which is the
-    optimistic choice. Initial value: near 0 for every m where streams start as copies of one
-    another and have hardly parted. Three passes, then ``2 n + 1`` forwards a batch.
+    optimistic choice. Initial value: small, as little that readers tell apart has been written yet
+    (mHC-lite, 4 blocks of width 96, on text, m = 1: 0.004 balanced, 0.4 dominant). Two passes over
+    the calibration batches, then ``2 n + 1`` forwards of each batch and two of the model itself.
 
     Exact: m = n is the frozen-token-mean model; a model whose states span, or whose readers see,
     only r combinations of streams loses nothing with m = r.

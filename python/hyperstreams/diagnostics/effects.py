@@ -225,11 +225,11 @@ def measure_blocks(
         for inputs, targets in batches:
             inputs, targets = inputs.to(device), targets.to(device)
             clean = trace(model, inputs) if needs_clean else None
-            logits = model(inputs)[0] if clean is None else clean.logits
+            logits = _logits(model, inputs) if clean is None else clean.logits
             changes = []
             for block in blocks:
                 with block(clean):
-                    changes.append(output_change(logits, model(inputs)[0], targets))
+                    changes.append(output_change(logits, _logits(model, inputs), targets))
             found.append(changes)
             clean_losses.append(output_change(logits, logits, targets).clean_loss)
             tokens += targets.numel()
@@ -252,6 +252,11 @@ def measure_blocks(
     )
 
 
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    output = model(inputs)
+    return output if isinstance(output, Tensor) else output[0]
+
+
 def effects(
     model: nn.Module,
     interventions: Mapping[str, Sequence[Edit] | Edit],
@@ -264,7 +269,7 @@ def effects(
 
         effects(model, {"s2 from L1a on": Ablate([2], "L1a:")}, data.eval_batches(8, 32))
 
-    model : called with ``tokens``, returns a tuple that begins with the logits, as GPT does.
+    model : called with ``tokens``, returns logits or a tuple that begins with them, as GPT does.
     interventions : name to an edit or a list of them. routing, generator : as in
     :func:`.interventions.intervene`. Returns a table with the axis ``"intervention"``.
     """
