@@ -68,6 +68,7 @@ def test_gpt2_without_its_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gpt2_uses_tiktoken(monkeypatch: pytest.MonkeyPatch) -> None:
     encoding = SimpleNamespace(
         encode_ordinary=lambda text: [50_000 + ord(character) % 2 for character in text],
+        encode_ordinary_batch=lambda texts: [[50_000] * len(text) for text in texts],
         decode=lambda tokens: "".join("ab"[token - 50_000] for token in tokens),
     )
     module = SimpleNamespace(get_encoding=lambda name: encoding)
@@ -76,3 +77,12 @@ def test_gpt2_uses_tiktoken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tokenizer.encode("ab").tolist() == [50_001, 50_000]
     assert tokenizer.decode(torch.tensor([50_000])) == "a"
     assert tokenizer.describe() == {"name": "gpt2", "vocab_size": 50_257}
+    assert tokenizer.encode_documents(["aa", "", "a"]).tolist() == [
+        50_000, 50_000, 50_256, 50_256, 50_000, 50_256,
+    ]  # fmt: skip
+
+
+def test_documents_end_with_an_id_of_their_own() -> None:
+    assert ByteTokenizer().encode_documents(["ab", ""]).tolist() == [97, 98, 0, 0]
+    with pytest.raises(RunError, match="char tokeniser has no id to end a document with"):
+        CharTokenizer("ab").encode_documents(["ab"])
