@@ -18,6 +18,7 @@ COMMANDS = {
     "sample": ("hyperstreams.cli_sample", "text from a trained run"),
     "compare": ("hyperstreams.cli_compare", "several connections x seeds, same data, one table"),
     "figure": ("hyperstreams.cli_figure", "draw a figure from trained runs"),
+    "reproduce": ("hyperstreams.cli_reproduce", "every figure at a scale, claims, report.html"),
     "demo": ("hyperstreams.reproduce.demo", "train four small models and write report.html"),
     "prepare": ("hyperstreams.cli_prepare", "tokenise a text into a memory-mapped folder"),
     "list": ("hyperstreams.cli_list", "names: connections, mixers, expansions, presets, ..."),

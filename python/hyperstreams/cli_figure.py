@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", default="figures", help="folder to write to, default figures")
     options = parser.parse_args(arguments)
     from .reproduce.cache import RunCache
-    from .reproduce.figures import figure_at_scale, get_figure, paper_plan, run_figure
+    from .reproduce.figures import figure_at_scale, get_figure, printed_plan, run_figure
 
     if options.run:
         paths = run_figure(options.name, options.run, options.out)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         scale = chosen_scale(options)
         spec, cache = get_figure(options.name), RunCache(options.runs)
         if not scale.trains and cache.missing(spec.plan(scale)):
-            print(paper_plan([spec], scale, cache))
+            print(printed_plan([spec.name], spec.plan(scale), scale, cache))
             return 0
         try:
             paths = figure_at_scale(

@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from ..diagnostics import Trace, composite
+from ..diagnostics import Trace, composite, similarity
 from . import style
 from .records import Row, tensor_rows
 from .runs import CapturedRun
@@ -29,8 +28,7 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 def adjacent_quantiles(found: Trace) -> Tensor:
     """Quantiles over tokens of the cosine of neighbouring inputs, ``[K - 1, 3]``."""
-    u = found.branch_in.double()
-    cosine = torch.nn.functional.cosine_similarity(u[:-1], u[1:], dim=-1)
+    cosine = similarity.adjacent_cosine(found.branch_in.double())
     return composite.token_quantiles(cosine, QUANTILES).cpu()
 
 

@@ -10,7 +10,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..diagnostics import Trace, composite, metrics
+from ..diagnostics import Trace, composite, similarity
 from . import style
 from .mixers import draw_matrix, mixer_norm
 from .records import Row, tensor_rows
@@ -67,8 +67,7 @@ def eigenvalues(found: Trace) -> Tensor:
 def effective_rank(found: Trace) -> Tensor:
     """Effective rank of every token's streams, mean over tokens, ``[K + 1]``."""
     x = found.streams.double()
-    energy = torch.linalg.eigvalsh(x @ x.mT).clamp_min(0.0)
-    return token_mean(metrics.effective_streams(metrics.share(energy)))
+    return token_mean(similarity.effective_rank(x @ x.mT))
 
 
 def whole(found: Trace) -> Tensor:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..train import RunError
+from ..train import RunError, TrainConfig
 from . import interventions, specs_collapse, specs_connections, style
 from .cache import RunCache, train_command, unique
 from .cost import cost_table, estimate
@@ -115,11 +115,13 @@ def figure_at_scale(
     return save_figure(spec, open_runs(folders, device=device), Path(out))
 
 
-def paper_plan(specs: Sequence[FigureSpec], scale: Scale, cache: RunCache) -> str:
-    """Cost of everything the figures want and the command of every run that is not there."""
-    configs = unique([config for spec in specs for config in spec.plan(scale)])
+def printed_plan(
+    what: Sequence[str], configs: Sequence[TrainConfig], scale: Scale, cache: RunCache
+) -> str:
+    """Cost of all ``configs`` and the command of every run that is not there."""
+    configs = unique(configs)
     missing = cache.missing(configs)
-    parts = [f"{', '.join(spec.name for spec in specs)} at scale {scale.name}: {scale.about}"]
+    parts = [f"{', '.join(what)} at scale {scale.name}: {scale.about}"]
     parts += [cost_table(scale, configs, config_labels(configs))]
     if missing:
         parts += [f"{len(missing)} of {len(configs)} runs are not there. To train them:"]

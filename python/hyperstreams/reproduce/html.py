@@ -112,7 +112,7 @@ def verdict_matrix(verdicts: Sequence[Verdict]) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(
         f'<tr><th class="claim">{escape(claim)}</th>'
-        + "".join(f"<td>{_outcome(outcomes[claim, column])}</td>" for column in columns)
+        + "".join(f"<td>{outcome(outcomes[claim, column])}</td>" for column in columns)
         + "</tr>"
         for claim in claims
     )
@@ -122,16 +122,20 @@ def verdict_matrix(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def _outcome(outcome: str) -> str:
-    kind = outcome.replace(" ", "-")
-    mark = {"shown": "●", "not shown": "○"}.get(outcome, "–")
-    return f'<span class="outcome {kind}">{mark}&nbsp;{outcome.replace(" ", "&nbsp;")}</span>'
+def outcome(word: str) -> str:
+    """The word of a verdict with its mark and colour."""
+    kind = word.replace(" ", "-")
+    marks = {"shown": "●", "supported": "●", "not shown": "○", "refuted": "○"}
+    return (
+        f'<span class="outcome {kind}">{marks.get(word, "–")}&nbsp;'
+        f"{word.replace(' ', '&nbsp;')}</span>"
+    )
 
 
 def verdict_list(verdicts: Sequence[Verdict]) -> str:
     """Verdicts as rows: outcome, claim, evidence."""
     rows = "".join(
-        f'<div class="verdict"><p>{_outcome(verdict.outcome)}</p><p>{escape(verdict.claim)}.</p>'
+        f'<div class="verdict"><p>{outcome(verdict.outcome)}</p><p>{escape(verdict.claim)}.</p>'
         f'<p class="evidence">{escape(minus(verdict.evidence))}</p></div>'
         for verdict in verdicts
     )

@@ -9,8 +9,10 @@ from typing import Any, TextIO
 
 
 def duration(seconds: float) -> str:
-    """``42 s`` or ``6 min``, as coarse as the estimate is."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    """``42 s``, ``6 min`` or ``3.1 h``, as coarse as the estimate is."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
 
 
 class Progress:

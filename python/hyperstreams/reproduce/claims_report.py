@@ -1,0 +1,214 @@
+"""Verdicts on the claims in words, as a table of a page, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import html
+from .claim_statistics import (
+    SeedCaptures,
+    claim_k1,
+    claim_k2,
+    claim_k3,
+    claim_k4,
+    claim_k5,
+    claim_k6,
+)
+from .claims import CLAIMS, MIN_SEEDS, THRESHOLDS, Claim, Measure
+from .labels import describe
+from .plans import CONSTANT, LSS
+from .records import Row
+from .runs import CapturedRun
+
+PLAIN, SCALED, CONTROL = (
+    describe({"connection": "mhc_lite", "expand": expand})
+    for expand in ("replicate", LSS["expand"], CONSTANT["expand"])
+)
+COLUMNS = (
+    *("claim", "statistic", "value", "initial", "null", "low", "high", "seeds"),
+    *("verdict_of_measure", "verdict_of_claim", "rule", "definition", "values"),
+)
+
+
+def seed_captures(runs: Sequence[CapturedRun]) -> list[SeedCaptures]:
+    """What the claims need of runs of one model."""
+    return [
+        SeedCaptures(run.seed, run.trained, run.initial, run.evaluations[-1]["nats_per_byte"])
+        for run in runs
+    ]
+
+
+def feature_shares(rows: Sequence[Row]) -> dict[str, list[float]]:
+    """Mean largest stream share per seed from the rows of figure 5, trained and controls."""
+    wanted = {"trained": "trained model", "shuffled": "shuffled streams"}
+    wanted["random"] = "random weights"
+    found: dict[str, list[float]] = {key: [] for key in wanted}
+    for key, name in wanted.items():
+        for row in rows:
+            if row["panel"] == f"summary: {name}" and row["quantity"].endswith(": mean max share"):
+                found[key].append(float(row["value"]))
+    complete = len({len(values) for values in found.values()}) == 1 and found["trained"]
+    return found if complete else {}
+
+
+def judge_claims(
+    runs: Sequence[CapturedRun], shares: Mapping[str, Sequence[float]] | None = None
+) -> list[Claim]:
+    """All six claims from the runs of ``plans.claims`` and the shares of figure 5."""
+    models = {
+        name: seed_captures([run for run in runs if describe(run.settings) == name])
+        for name in (PLAIN, SCALED, CONTROL)
+    }
+    plain = models[PLAIN]
+    return [
+        *(make(plain) for make in (claim_k1, claim_k2, claim_k3, claim_k4)),
+        claim_k5(shares or {}),
+        claim_k6(plain, models[SCALED], models[CONTROL]),
+    ]
+
+
+def number(value: float) -> str:
+    return html.minus(f"{value:.3f}")
+
+
+def interval_words(measure: Measure) -> str:
+    """The interval, or why there is none."""
+    if measure.interval is None:
+        return "one seed: none"
+    low, high = measure.interval
+    return f"{number(low)} to {number(high)}"
+
+
+def verdict_words(claim: Claim, where: str) -> str:
+    """The verdict on a claim in a sentence or two; ``where`` names the scale and the model."""
+    remark = f" {claim.remark}" if claim.remark else ""
+    if not claim.measures:
+        return f"Inconclusive: not measured.{remark}"
+    if claim.seeds < MIN_SEEDS:
+        return (
+            f"Inconclusive: {claim.seeds} seed{'s' if claim.seeds != 1 else ''}, at least "
+            f"{MIN_SEEDS} are needed to decide anything.{remark}"
+        )
+    by = {
+        outcome: [m.name for m in claim.measures if m.outcome == outcome]
+        for outcome in ("supported", "refuted", "inconclusive")
+    }
+    if claim.outcome == "supported":
+        text = f"Supported at this scale ({where})."
+    elif claim.outcome == "refuted":
+        text = f"Refuted at this scale ({where}) by: {', '.join(by['refuted'])}."
+    else:
+        text = f"Inconclusive: the interval does not clear the threshold of {_list(by)}."
+    start = [m.name for m in claim.measures if m.so_from_the_start]
+    if start and claim.outcome != "refuted":
+        text += (
+            f" The model met the threshold before training ({', '.join(start)}): this describes "
+            "it and is no evidence that training leads there."
+        )
+    return f"{text}{remark}"
+
+
+def _list(by: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(by["inconclusive"])
+
+
+def overall(claims: Sequence[Claim], where: str) -> str:
+    """One sentence on the diagnosis as a whole."""
+    outcome = {claim.key: claim.outcome for claim in claims}
+    core = ("K1", "K2")
+    if all(outcome[key] == "refuted" for key in core):
+        return (
+            f"At this scale ({where}) the diagnosis is refuted: streams are used evenly, or no "
+            "more unevenly than they were initialised to, and mixing is substantial after the "
+            "first block."
+        )
+    if all(outcome[key] == "supported" for key in core):
+        return (
+            f"At this scale ({where}) the diagnosis is supported: mixing stays near the identity "
+            "and one stream dominates beyond initialisation and beyond chance."
+        )
+    said = ", ".join(f"{key} {outcome[key]}" for key in CLAIMS)
+    return f"At this scale ({where}) the diagnosis is neither supported nor refuted whole: {said}."
+
+
+def claim_rows(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """A row per measure, for the CSV."""
+    result = []
+    for claim in claims:
+        for measure in claim.measures:
+            low, high = measure.interval or (None, None)
+            first = measure.initial
+            result.append(
+                {
+                    "claim": claim.key,
+                    "statistic": measure.name,
+                    "value": measure.value,
+                    "initial": sum(first) / len(first) if first else None,
+                    "null": measure.null,
+                    "low": low,
+                    "high": high,
+                    "seeds": len(measure.values),
+                    "verdict_of_measure": measure.outcome,
+                    "verdict_of_claim": claim.outcome,
+                    "rule": THRESHOLDS[measure.name].words(),
+                    "definition": measure.definition,
+                    "values": " ".join(map(repr, measure.values)),
+                }
+            )
+    return result
+
+
+def claims_json(claims: Sequence[Claim], where: str) -> dict[str, Any]:
+    """Claims, measures, thresholds and verdicts."""
+    return {
+        "scale": where,
+        "min_seeds": MIN_SEEDS,
+        "aggregation": "mean over seeds, 95 % interval by Student's t",
+        "thresholds": {name: dataclasses.asdict(t) for name, t in THRESHOLDS.items()},
+        "overall": overall(claims, where),
+        "claims": [
+            {
+                "key": claim.key,
+                "claim": claim.text,
+                "outcome": claim.outcome,
+                "words": verdict_words(claim, where),
+                "measures": [
+                    {**dataclasses.asdict(m), "interval": m.interval, "outcome": m.outcome}
+                    for m in claim.measures
+                ],
+            }
+            for claim in claims
+        ],
+    }
+
+
+def claims_table(claims: Sequence[Claim], where: str) -> str:
+    """The table of the page: a line per measure, the verdict in words under each claim."""
+    head = "".join(
+        f"<th>{title}</th>"
+        for title in ("statistic", "value", "initial", "null", "95 % interval", "seeds", "verdict")
+    )
+    body = []
+    for claim in claims:
+        title = f"{html.escaped(claim.key)}. {html.escaped(claim.text)}"
+        words = html.escaped(html.minus(verdict_words(claim, where)))
+        body.append(
+            f'<tr class="claim"><th colspan="6">{title}<small>{words}</small></th>'
+            f"<td>{html.outcome(claim.outcome)}</td></tr>"
+        )
+        for m in claim.measures:
+            initial = number(sum(m.initial) / len(m.initial)) if m.initial else "–"
+            null = "–" if m.null is None else f"{number(m.null)}<small>{m.null_words}</small>"
+            rule = html.escaped(html.minus(THRESHOLDS[m.name].words()))
+            body.append(
+                f'<tr><th title="{html.escaped(m.definition)}">{html.escaped(m.name)}'
+                f"<small>{rule}</small></th><td>{number(m.value)}</td><td>{initial}</td>"
+                f"<td>{null}</td><td>{interval_words(m)}</td><td>{len(m.values)}</td>"
+                f"<td>{html.outcome(m.outcome)}</td></tr>"
+            )
+    return (
+        f'<div class="scroll"><table class="claims"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
