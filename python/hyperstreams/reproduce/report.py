@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import html
+from . import four_kinds, html
 from .conclusions import group_by_model, model_verdicts, run_verdicts
 from .figures import FIGURES, save_figure
 from .records import write_csv
@@ -27,7 +27,8 @@ def write_report(
 ) -> Path:
     """Make every figure, table and verdict of finished runs and ``out/report.html``; its path.
 
-    Beside it: ``figures/`` (PNG, PDF, CSV, JSON of each), ``comparison.csv`` and ``verdicts.json``.
+    Beside it: ``figures/`` (PNG, PDF, CSV, JSON of each), ``comparison.csv``, ``collapse.csv`` and
+    ``verdicts.json``.
     The page itself holds all of them and refers to nothing outside.
     """
     out = Path(out)
@@ -36,6 +37,8 @@ def write_report(
     streams = [run for run in runs if run.has_streams]
     table = comparison_table(runs)
     write_csv(out / "comparison.csv", table, list(table[0]))
+    kinds = four_kinds.reports_of(runs)
+    write_csv(out / "collapse.csv", four_kinds.csv_rows(runs, kinds), four_kinds.COLUMNS)
     checkpoints, models = run_verdicts(runs), model_verdicts(runs)
     (out / "verdicts.json").write_text(
         json.dumps([dataclasses.asdict(v) for v in [*checkpoints, *models]], indent=2) + "\n",
@@ -45,7 +48,9 @@ def write_report(
     if streams:
         plates |= {name: _plate(FIGURES[name], streams, out) for name in FIGURE_ORDER}
     path = out / "report.html"
-    path.write_text(_document(runs, table, checkpoints, models, plates, command), encoding="utf-8")
+    collapse = four_kinds.section(kinds) if kinds else ""
+    document = _document(runs, table, checkpoints, models, collapse, plates, command)
+    path.write_text(document, encoding="utf-8")
     return path
 
 
@@ -64,10 +69,13 @@ def _document(
     table: Sequence[Mapping[str, Any]],
     checkpoints: Sequence[Verdict],
     models: Sequence[Verdict],
+    collapse: str,
     plates: Mapping[str, str],
     command: Sequence[str],
 ) -> str:
-    titles = {"findings": "What came out", "table": "Comparison", "loss-curves": "Loss curves"}
+    titles = {"findings": "What came out", "table": "Comparison"}
+    titles |= {"collapse": "Four kinds of collapse"} if collapse else {}
+    titles |= {"loss-curves": "Loss curves"}
     numbers = {
         name: f"Figure {name[3:]}. {FIGURES[name].title}" for name in plates if name != "loss"
     }
@@ -93,6 +101,7 @@ def _document(
                 kind="note",
             ),
         ),
+        collapse,
         html.section("loss-curves", titles["loss-curves"], plates["loss"]),
         *(html.section(f"section-{name}", numbers[name], plates[name]) for name in numbers),
         _method(runs, command),

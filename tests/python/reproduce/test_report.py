@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hyperstreams.reproduce import demo, html
+from hyperstreams.diagnostics import Trace
+from hyperstreams.reproduce import demo, four_kinds, html
 from hyperstreams.reproduce.progress import Progress, duration
 from hyperstreams.reproduce.report import write_report
 from hyperstreams.train import RunError, TrainConfig
@@ -60,7 +61,18 @@ def report(run_dirs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 def test_report_holds_everything_and_needs_nothing(report: Path) -> None:
     source = report.read_text()
     page = Page(source)
-    wanted = {"findings", "table", "loss-curves", "loss", "fig1", "fig2", "fig3", "fig4", "method"}
+    wanted = {
+        "findings",
+        "table",
+        "collapse",
+        "loss-curves",
+        "loss",
+        "fig1",
+        "fig2",
+        "fig3",
+        "fig4",
+        "method",
+    }
     assert wanted <= page.ids
     inside = [address for address in page.addresses if address.startswith("#")]
     assert {address[1:] for address in inside} <= page.ids
@@ -108,6 +120,34 @@ def test_comparison_table(report: Path, run_dirs: dict[str, Path]) -> None:
     assert float(rows[1]["read_effective_streams_initial"]) == pytest.approx(3.555, abs=0.01)
     # mHC-lite starts at 0.00599 everywhere; the first site counts only where it has an effect.
     assert float(rows[2]["off_diagonal_mass_initial"]) == pytest.approx(0.00599, abs=2e-4)
+
+
+def test_four_kinds_of_collapse_side_by_side(report: Path) -> None:
+    rows = list(csv.DictReader((report.parent / "collapse.csv").read_text().splitlines()))
+    # The residual network has no streams; every other run has all kinds and measures.
+    assert list(dict.fromkeys(row["run"] for row in rows)) == ["mHC", "mHC-lite", "mHC-lite + LSS"]
+    assert len({(row["run"], row["measure"]) for row in rows}) == len(rows) == 3 * 11
+    for run in ("mHC", "mHC-lite"):
+        kinds = dict.fromkeys(row["kind"] for row in rows if row["run"] == run)
+        assert list(kinds) == ["usage", "averaging", "redundancy", "causal"]
+    by_measure = {(row["run"], row["measure"]): row for row in rows}
+    start = by_measure["mHC", "read_effective_streams"]
+    assert float(start["initial"]) == pytest.approx(3.555, abs=0.01)
+    assert by_measure["mHC", "contraction"]["null"] == ""
+    text = Page(report.read_text()).text
+    for words in ("Usage: Do reads", "Averaging: Do", "Redundancy: Are", "Causal: Does"):
+        assert words in text
+
+
+def test_runs_that_cannot_be_traced_are_left_out() -> None:
+    class Untraceable:
+        has_streams, label = True, "AltUp"
+
+        @property
+        def trained_trace(self) -> Trace:
+            raise RunError("no such points")
+
+    assert four_kinds.reports_of([Untraceable()]) == {}  # type: ignore[list-item]
 
 
 def test_downloads_are_the_files_beside_the_page(report: Path) -> None:
