@@ -15,7 +15,9 @@ from .shares import (
     stream_share,
 )
 from .sites import Sites
-from .storage import load_crosscoder, load_record, save_crosscoder
+from .source import activation_batches, hook_points, read_states, shuffled
+from .splice import reconstruct, splice_losses
+from .storage import load_crosscoder, load_latents, load_record, save_crosscoder
 from .training import CrosscoderTrainer, train_crosscoder
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "CrosscoderTrainer",
     "Quality",
     "Sites",
+    "activation_batches",
     "activation_mass",
     "assign",
     "assignment_sweep",
@@ -32,16 +35,22 @@ __all__ = [
     "decoder_weight",
     "evaluate",
     "export_saelens",
+    "hook_points",
     "latent_scaling",
     "layer_stream_share",
     "leading_stream_counts",
     "load_crosscoder",
+    "load_latents",
     "load_record",
     "max_cosine",
+    "read_states",
+    "reconstruct",
     "reconstruction_loss",
     "replicate_streams",
     "save_crosscoder",
     "shuffle_streams",
+    "shuffled",
+    "splice_losses",
     "stream_share",
     "strongest_elsewhere",
     "train_crosscoder",

@@ -9,10 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .config import CrosscoderConfig
 from .model import Crosscoder
 
-WEIGHTS, RECORD = "crosscoder.safetensors", "crosscoder.json"
+WEIGHTS, RECORD, LATENTS = "crosscoder.safetensors", "crosscoder.json", "latents.safetensors"
 FORMAT = "hyperstreams.crosscoder.v1"
 
 
@@ -27,10 +29,17 @@ def require_safetensors() -> Any:
         ) from error
 
 
-def save_crosscoder(folder: str | Path, coder: Crosscoder, record: dict[str, Any]) -> Path:
-    """Write ``crosscoder.safetensors`` and ``crosscoder.json``, both or neither, into ``folder``.
+def save_crosscoder(
+    folder: str | Path,
+    coder: Crosscoder,
+    record: dict[str, Any],
+    *,
+    latents: dict[str, Tensor] | None = None,
+) -> Path:
+    """Write ``crosscoder.safetensors`` and ``crosscoder.json``, all or nothing, into ``folder``.
 
     record : what the numbers belong to and what came out (JSON values). The settings are added.
+    latents : numbers per latent (densities, ...), kept in ``latents.safetensors``.
     """
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.new")
@@ -38,6 +47,9 @@ def save_crosscoder(folder: str | Path, coder: Crosscoder, record: dict[str, Any
     temporary.mkdir(parents=True)
     weights = {name: value.contiguous().cpu() for name, value in coder.state_dict().items()}
     require_safetensors().save_file(weights, temporary / WEIGHTS)
+    if latents:
+        kept = {name: value.contiguous().cpu() for name, value in latents.items()}
+        require_safetensors().save_file(kept, temporary / LATENTS)
     head = {
         "format": FORMAT,
         "config": coder.config.flat(),
@@ -73,3 +85,9 @@ def load_crosscoder(folder: str | Path) -> tuple[Crosscoder, dict[str, Any]]:
     )
     coder.load_state_dict(require_safetensors().load_file(Path(folder) / WEIGHTS))
     return coder.eval().requires_grad_(False), record
+
+
+def load_latents(folder: str | Path) -> dict[str, Tensor]:
+    """The numbers per latent that were saved with a crosscoder."""
+    latents: dict[str, Tensor] = require_safetensors().load_file(Path(folder) / LATENTS)
+    return latents
