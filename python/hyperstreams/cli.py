@@ -17,6 +17,7 @@ COMMANDS = {
     "eval": ("hyperstreams.cli_eval", "validation loss of a trained run"),
     "sample": ("hyperstreams.cli_sample", "text from a trained run"),
     "compare": ("hyperstreams.cli_compare", "several connections x seeds, same data, one table"),
+    "crosscoder": ("hyperstreams.cli_crosscoder", "sparse crosscoders on the streams of a run"),
     "figure": ("hyperstreams.cli_figure", "draw a figure from trained runs"),
     "reproduce": ("hyperstreams.cli_reproduce", "every figure at a scale, claims, report.html"),
     "demo": ("hyperstreams.reproduce.demo", "train four small models and write report.html"),

@@ -83,7 +83,6 @@ def _train(arguments: Sequence[str]) -> int:
     for name, (kind, text) in options.items():
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
     parser.add_argument("--centre", action="store_true", help="remove the mean of every site")
-    parser.add_argument("--device", default="cpu", help="default %(default)s")
     given = parser.parse_args(arguments)
 
     from .reproduce.crosscoder import run_job
@@ -91,7 +90,7 @@ def _train(arguments: Sequence[str]) -> int:
     from .reproduce.crosscoder_report import table
     from .reproduce.runs import open_runs
 
-    (run,) = open_runs([given.run], device=given.device)
+    (run,) = open_runs([given.run])
     if not run.has_streams:
         raise RunError(f"{run.path}: connection {run.connection!r} has no streams")
     main_job = recipe(run)
@@ -115,7 +114,7 @@ def _train(arguments: Sequence[str]) -> int:
     except ValueError as error:
         raise RunError(f"crosscoder train: {error}") from error
     jobs = [replace(job, config=config) for config in configs]
-    jobs += [replace(job, control=control) for control in controls]  # type: ignore[arg-type]
+    jobs += [replace(job, control=control) for control in controls]
     out = Path(given.out) if given.out else run.path / "crosscoder"
     results = []
     for each in jobs:

@@ -225,7 +225,7 @@ def measure(
         "mean_max_share": float(kept.amax(dim=-1).mean()),
         "mean_max_share_raw": float(latents["share_raw"][alive].amax(dim=-1).mean()),
         "mean_effective_streams": float(metrics.effective_streams(kept).mean()),
-        "assigned": assignment_sweep(kept),
+        "assigned": {str(t): part for t, part in assignment_sweep(kept).items()},
         "leading_stream_counts": leading_stream_counts(norms[alive]).tolist(),
         "leading_stream_mass": leading_stream_counts(norms[alive], mass[alive]).tolist(),
         "latent_scaling_median": float(elsewhere[alive].nanmedian()),

@@ -15,9 +15,9 @@ HEADINGS = ("crosscoder", "EV", "loss rec.", "L0", "alive", "max share", "N_eff"
 NOTES = """\
 EV: explained variance in the coder's units. loss rec.: loss recovered with the reconstruction in
 place of the streams (mean streams 0, clean streams 1). max share: mean over alive features of the
-largest stream share of decoder norm (uniform: {uniform}). N_eff: effective streams of a feature. >=0.5:
-features with at least half their norm in one stream. else: median over features of how much of
-their own direction another stream holds when they fire (latent scaling; 1: as much).
+largest stream share of decoder norm (uniform: {uniform}). N_eff: effective streams of a feature.
+>=0.5: features with at least half their norm in one stream. else: median over features of how much
+of their own direction another stream holds when they fire (latent scaling; 1: as much).
 Shares mean something only where they part from 'shuffled', 'identical' and 'random_weights', and
 under norm 'site'."""
 

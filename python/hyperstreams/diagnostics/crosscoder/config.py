@@ -32,8 +32,8 @@ class CrosscoderConfig:
     decoder_norm : norm of every decoder row at every site at the start.
     l1_ramp, lr_decay : share of the steps over which the penalty rises at the start, and over
         which the learning rate falls to 0 at the end.
-    threshold_decay, threshold_start : average of the smallest kept score, and the step it starts
-        at (None: 1000, or a tenth of a short run).
+    threshold_decay, threshold_start : moving average of the smallest kept score (None: 0.999, or
+        the last twentieth of a short run), and the step it starts at (None: 1000, or a tenth).
     aux_weight, aux_k, dead_tokens : the ``aux_k`` strongest (None: width / 2) of the latents that
         were silent for ``dead_tokens`` tokens (None: 2e5, or a tenth of a short run) reconstruct
         what the others left over; 0 switches this off. Never applied to ``l1``.
@@ -55,7 +55,7 @@ class CrosscoderConfig:
     decoder_norm: float = 0.08
     l1_ramp: float = 0.05
     lr_decay: float = 0.2
-    threshold_decay: float = 0.999
+    threshold_decay: float | None = None
     threshold_start: int | None = None
     aux_weight: float = 1 / 32
     aux_k: int | None = None
@@ -88,6 +88,13 @@ class CrosscoderConfig:
     def tokens(self) -> int:
         """Tokens seen in training."""
         return self.steps * self.batch_size
+
+    @property
+    def threshold_average(self) -> float:
+        """Decay of the threshold's moving average."""
+        if self.threshold_decay is not None:
+            return self.threshold_decay
+        return min(0.999, max(0.0, 1 - 20 / self.steps))
 
     @property
     def first_threshold_step(self) -> int:

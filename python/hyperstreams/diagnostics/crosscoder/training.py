@@ -45,7 +45,10 @@ class CrosscoderTrainer:
         self.coder = Crosscoder(config, n_sites=sites, width=width, generator=generator)
         self.coder.to(calibration.device).calibrate(calibration.float())
         self.optimizer = torch.optim.Adam(
-            self.coder.parameters(), lr=config.lr, betas=(config.beta1, config.beta2)
+            self.coder.parameters(),
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            fused=True,
         )
         self.step = 0
         self.silent = torch.zeros(config.n_latents, dtype=torch.int64, device=calibration.device)
@@ -92,7 +95,7 @@ class CrosscoderTrainer:
         with torch.no_grad():
             if smallest is not None and self.step >= config.first_threshold_step:
                 first = self.step == config.first_threshold_step
-                decay = 0.0 if first else config.threshold_decay
+                decay = 0.0 if first else config.threshold_average
                 coder.threshold.lerp_(smallest, 1 - decay)
             fired = (latents > 0).any(dim=0)
             self.silent = torch.where(fired, 0, self.silent + a.shape[0])
