@@ -83,6 +83,7 @@ def _train(arguments: Sequence[str]) -> int:
     for name, (kind, text) in options.items():
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
     parser.add_argument("--centre", action="store_true", help="remove the mean of every site")
+    parser.add_argument("--device", default="cpu", help="default %(default)s")
     given = parser.parse_args(arguments)
 
     from .reproduce.crosscoder import run_job
@@ -90,7 +91,7 @@ def _train(arguments: Sequence[str]) -> int:
     from .reproduce.crosscoder_report import table
     from .reproduce.runs import open_runs
 
-    (run,) = open_runs([given.run])
+    (run,) = open_runs([given.run], device=given.device)
     if not run.has_streams:
         raise RunError(f"{run.path}: connection {run.connection!r} has no streams")
     main_job = recipe(run)

@@ -78,8 +78,10 @@ def recipe(run: CapturedRun) -> Job:
     model = run.loaded.config.model
     layers = tuple(range(0, model.n_layer, 2))
     if model.width <= 64:
-        config = CrosscoderConfig(n_latents=64, k=4, steps=40, batch_size=64, lr=3e-3, log_every=10)
-        return Job(config, layers, buffer_batches=4, eval_windows=16, splice_windows=8)
+        config = CrosscoderConfig(
+            n_latents=64, k=4, steps=30, batch_size=64, lr=3e-3, l1_weight=0.3, log_every=10
+        )
+        return Job(config, layers, windows=8, buffer_batches=2, eval_windows=16, splice_windows=8)
     if model.width <= 192:
         return Job(CrosscoderConfig(steps=300), layers)
     if model.width <= 640:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..train import RunError, TrainConfig
-from . import interventions, specs_collapse, specs_connections, style
+from . import interventions, specs_collapse, specs_connections, specs_crosscoder, style
 from .cache import RunCache, train_command, unique
 from .cost import cost_table, estimate
 from .labels import config_labels
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 FIGURES: dict[str, FigureSpec] = {
     spec.name: spec
-    for spec in (*specs_collapse.SPECS, *specs_connections.SPECS, interventions.SPEC)
+    for spec in (
+        *specs_collapse.SPECS,
+        *specs_crosscoder.SPECS,
+        *specs_connections.SPECS,
+        interventions.SPEC,
+    )
 }
 """Every figure by the name that ``hyperstreams figure`` takes."""
 

@@ -19,6 +19,11 @@ def baseline_and_lss(scale: Scale) -> list[TrainConfig]:
     return [scale.config(), scale.config(**LSS)]
 
 
+def baseline(scale: Scale) -> list[TrainConfig]:
+    """mHC-lite, first seed: figure 5, whose crosscoders take minutes per run."""
+    return [scale.config()]
+
+
 def loss_curves(scale: Scale) -> list[TrainConfig]:
     """The residual baseline, mHC, mHC-lite and mHC-lite + LSS, first seed."""
     plain = [scale.config(name) for name in ("residual", "mhc")]

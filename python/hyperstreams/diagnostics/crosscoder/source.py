@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
 from ..hooks import hook_names, hooks
 from .sites import Sites
+
+
+class _SeenAll(Exception):
+    """Ends a forward whose remaining part nobody needs."""
 
 
 def hook_points(model: nn.Module, sites: Sites) -> list[str]:
@@ -36,11 +41,15 @@ def read_states(model: nn.Module, tokens: Tensor, sites: Sites) -> Tensor:
     """
     seen: dict[str, Tensor] = {}
 
+    points = hook_points(model, sites)
+
     def keep(value: Tensor, name: str) -> None:
         seen[name] = value
+        if name == points[-1]:
+            raise _SeenAll
 
-    points = hook_points(model, sites)
-    with hooks(model, dict.fromkeys(points, keep)):
+    # What comes after the last state is not computed.
+    with suppress(_SeenAll), hooks(model, dict.fromkeys(points, keep)):
         model(tokens.to(next(model.parameters()).device))
     states = torch.stack([seen[point][:, 1:] for point in points], dim=2)
     if states.shape[-2] != sites.n_streams:
