@@ -150,7 +150,8 @@ def draw_collapse(ax: Axes, trained: Causal, initial: Causal) -> Axes:
     ax.axhline(0, color=style.FAINT, lw=0.9, ls=":")
     _symmetric_log(ax, numpy.concatenate([table.ravel(), first.ravel()]))
     ax.set_xticks(counts if len(counts) <= 8 else counts[:: len(counts) // 4])
-    ax.set_xlabel("streams kept, m")
+    frozen = trained.compression.frozen.mean("delta_loss").item()
+    ax.set_xlabel(f"streams kept, m\n(fixed coefficients alone add {short(frozen)})")
     ax.legend(loc="upper right", fontsize=6.4, handlelength=1.4)
     return ax
 
@@ -234,7 +235,7 @@ def _derived(head: Row, found: Causal) -> list[Row]:
 
 
 def size(runs: Sequence[CapturedRun]) -> tuple[float, float]:
-    return style.COLUMN_WIDTH * 1.15, 0.5 + 3.9 * len(runs)
+    return style.COLUMN_WIDTH * 1.15, 0.5 + 4.1 * len(runs)
 
 
 def _mean(found: Causal) -> Any:
