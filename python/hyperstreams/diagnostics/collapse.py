@@ -81,7 +81,7 @@ def mean_cut_rank(tensors: StreamTensors, *, max_tokens: int = 256) -> float:
 
     Cuts are the states from the second to that before the last site: at the first state of copies
     and at the readout it is 1 for every network. Tokens are taken at an even stride. With fewer
-    than three sites no such cut exists: 1.
+    than three sites no such cut exists: 1. The readout counts as a sum of the streams.
     """
     sites, n = tensors.h_pre.shape[0], tensors.h_pre.shape[-1]
     if sites < 3:

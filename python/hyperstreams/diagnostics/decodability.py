@@ -32,7 +32,7 @@ def _split(count: int, held_out: float, generator: torch.Generator) -> tuple[Ten
             "ridge_probe: held_out: expected a share that leaves tokens on both sides of "
             f"{count}, got {held_out}"
         )
-    order = torch.randperm(count, generator=generator)
+    order = torch.randperm(count, generator=generator, device=generator.device).cpu()
     return order[tested:], order[:tested]
 
 

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor
 
 
+def _single(x: Tensor) -> Tensor:
+    """At least single precision: differences and products of half precision mean little."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def extended_gram(x: Tensor, y: Tensor) -> Tensor:
     """Inner products of streams and branch output: ``[..., n, C], [..., C] -> [..., n+1, n+1]``."""
-    rows = torch.cat([x, y.unsqueeze(-2)], dim=-2)
+    rows = _single(torch.cat([x, y.unsqueeze(-2)], dim=-2))
     return rows @ rows.transpose(-1, -2)
 
 
@@ -94,6 +99,7 @@ def token_curvature(x: Tensor, *, step: int = 1) -> tuple[Tensor, Tensor]:
     """
     if step < 1:
         raise ValueError(f"token_curvature: step: expected at least 1, got {step}")
+    x = _single(x)
     if step == 1:
         return _mean_angle(x.diff(dim=-3))
     parts = [_mean_angle(x[..., start::step, :, :].diff(dim=-3)) for start in range(step)]
@@ -109,4 +115,4 @@ def position_curvature(x: Tensor) -> tuple[Tensor, Tensor]:
     ``x [..., T, n, C] -> [n]``. Not shift invariant: a vector that all tokens share shrinks it.
     Independent tokens 90 degrees. Source: released code of *Layer by Layer* (2502.02013).
     """
-    return _mean_angle(x)
+    return _mean_angle(_single(x))

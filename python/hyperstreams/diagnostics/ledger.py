@@ -62,7 +62,8 @@ def writers(streams: Tensor, branch_out: Tensor, *, replicated: bool) -> Tensor:
 
 def reconstruct(composition: Tensor, written: Tensor) -> Tensor:
     """States ``[K+1, ..., n, C]`` from a ledger ``[K+1, ..., n, W]`` and :func:`writers` (D11)."""
-    return composition @ written
+    dtype = torch.promote_types(composition.dtype, written.dtype)
+    return composition.to(dtype) @ written.to(dtype)
 
 
 def contributions(h_pre: Tensor, composition: Tensor, *, readout: Tensor | None = None) -> Tensor:
@@ -98,7 +99,7 @@ def contribution_norm(c: Tensor, written: Tensor) -> Tensor:
     ``written [..., W, C]`` as :func:`writers` gives it. Unlike the weight it does not change when
     a writer is scaled and its weights are scaled back.
     """
-    return c.abs() * written.norm(dim=-1)
+    return c.abs() * written.norm(dim=-1, dtype=torch.promote_types(written.dtype, c.dtype))
 
 
 def cut_singular_values(c: Tensor, norm: Tensor | None = None, *, starts: int = 1) -> Tensor:

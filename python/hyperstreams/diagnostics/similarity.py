@@ -29,6 +29,7 @@ def effective_rank(
     replication; null: near n for independent random streams with C >> n.
     Source: stream effective rank of DepthBench (2609.32534).
     """
+    gram = gram.double()
     if unit_norm:
         gram = stream_cosine(gram)
     values = torch.linalg.eigvalsh(gram).clamp_min(0.0)
@@ -45,8 +46,8 @@ def random_projection(x: Tensor, dims: int = 64, *, generator: torch.Generator) 
     few dimensions lowers the CKA of streams that are alike (0.88 to 0.73 at 64 in a test case), so
     compare projected values with projected values only.
     """
-    g = torch.randn(x.shape[-1], dims, generator=generator, dtype=x.dtype, device=x.device)
-    return x @ g / dims**0.5
+    g = torch.randn(x.shape[-1], dims, generator=generator, device=generator.device)
+    return x @ g.to(x) / dims**0.5
 
 
 def _hsic(k: Tensor, m: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ def linear_predictability(
             f"linear_predictability: held_out: expected a share that leaves tokens on both sides "
             f"of {count}, got {held_out}"
         )
-    order = torch.randperm(count, generator=generator).to(source.device)
+    order = torch.randperm(count, generator=generator, device=generator.device).to(source.device)
     fit, test = order[tested:], order[:tested]
 
     def standardised(x: Tensor) -> Tensor:
@@ -194,6 +195,7 @@ def adjacent_cosine(x: Tensor) -> Tensor:
     """
     if x.shape[0] < 2:
         raise ValueError(f"adjacent_cosine: x: expected at least 2 sites, got {x.shape[0]}")
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     inner = (x[:-1] * x[1:]).sum(dim=-1)
     scale = x[:-1].norm(dim=-1) * x[1:].norm(dim=-1)
     return torch.where(scale == 0, 0.0, inner / torch.where(scale == 0, 1.0, scale))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hyperstreams.diagnostics import (
     activations,
+    collapse_report,
     composite,
     decodability,
     geometry,
@@ -112,6 +113,38 @@ def test_lens_at_the_last_state_is_the_model(reduce: str, final_norm: str, norm:
     assert scores.log_prob is not None
     assert t.loss is not None
     assert -scores.log_prob[-1].mean().item() == pytest.approx(t.loss.item(), rel=1e-6)
+
+
+def test_half_precision_traces() -> None:
+    """Coefficients stay single; what is computed of half-precision streams is not in half."""
+    exact = trace(model_of("mhc"), *batch())
+    t = trace(model_of("mhc").float().bfloat16(), *batch())
+    assert (t.streams.dtype, t.h_res.dtype) == (torch.bfloat16, torch.float32)
+    written = ledger.writers(t.streams[0], t.branch_out, replicated=True)
+    composition = ledger.ledger(t.h_res, t.h_post)
+    rebuilt = ledger.reconstruct(composition, written)
+    assert error(rebuilt, t.streams.float()) < 0.03
+    assert ledger.contribution_norm(ledger.contributions(t.h_pre, composition), written).ndim == 4
+    gram = geometry.extended_gram(t.streams[3], t.branch_out[3])
+    assert gram.dtype == torch.float32
+    pairs = {
+        "curvature": lambda s: torch.rad2deg(geometry.token_curvature(s[3])[0]) / 100,
+        "position": lambda s: torch.rad2deg(geometry.position_curvature(s[3])[0]) / 100,
+        "rank": lambda s: similarity.effective_rank(s[3] @ s[3].mT).mean(),
+        "adjacent": lambda s: similarity.adjacent_cosine(s).mean(),
+        "kurtosis": lambda s: activations.kurtosis(s[3]),
+        "cka": lambda s: similarity.cka(s[3, :, :, 0].flatten(0, 1), s[4, :, :, 1].flatten(0, 1)),
+    }
+    for name, compute in pairs.items():
+        value, expected = compute(t.streams), compute(exact.streams)
+        assert value.dtype in (torch.float32, torch.float64), name
+        assert torch.allclose(value.double(), expected, atol=0.05, rtol=0.05), name
+    report = collapse_report(t)
+    reference = collapse_report(exact)
+    for kind, entry in report.items():
+        for name, measured in entry.measures.items():
+            expected = reference[kind].measures[name].value
+            assert measured.value == pytest.approx(expected, rel=0.05), name
 
 
 def test_the_token_is_decodable_before_the_first_site() -> None:
