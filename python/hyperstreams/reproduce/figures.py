@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..train import RunError, TrainConfig
+from ..train import COLLECTIONS, RunError, TrainConfig
 from . import interventions, specs_collapse, specs_connections, specs_crosscoder, style
 from .cache import RunCache, train_command, unique
 from .cost import cost_table, estimate
@@ -130,5 +130,15 @@ def printed_plan(
     parts += [cost_table(scale, configs, config_labels(configs))]
     if missing:
         parts += [f"{len(missing)} of {len(configs)} runs are not there. To train them:"]
+        parts += [
+            f"hyperstreams prepare --dataset {Path(folder).name} {folder} --workers 8"
+            for folder in dict.fromkeys(config.dataset for config in missing)
+            if Path(folder).name in COLLECTIONS and not Path(folder).exists()
+        ]
         parts += [train_command(config) for config in missing]
+        parts += [
+            "The published perplexities (WikiText-103; C4 likewise, split val), of each run:",
+            "hyperstreams prepare --dataset wikitext103 data/wikitext103",
+            "hyperstreams eval RUN --protocol released --dataset data/wikitext103 --split test",
+        ]
     return "\n".join(parts)
