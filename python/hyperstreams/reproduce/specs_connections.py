@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from . import adjacent, composites, dynamics, phase, plans, unfolded
+from .runs import TRACED_TOKENS
 from .spec import FigureSpec
 
-TRACED = {"windows": "a few validation windows, every token", "reference": "same seed at step 0"}
+TRACED = {
+    "traced": f"about {TRACED_TOKENS} tokens, at least one validation window",
+    "reference": "same seed at step 0",
+}
 
 SPECS = (
     FigureSpec(
