@@ -62,14 +62,18 @@ class TokenData:
 
     def train_batch(self, step: int, batch_size: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """The windows of one step: ``(tokens, targets)``, int64 ``[batch_size, block_size]``."""
-        if self.train is None:
-            raise RunError(
-                f"dataset {self.meta.get('source')}: no train split, nothing to train on"
-            )
+        train = self.training_split()
         generator = torch.Generator().manual_seed(derive_seed(seed, "data", step))
-        high = self.train.numel() - self.block_size
+        high = train.numel() - self.block_size
         offsets = torch.randint(high, (batch_size,), generator=generator)
-        return self._windows(self.train, offsets.tolist())
+        return self._windows(train, offsets.tolist())
+
+    def training_split(self) -> Tensor:
+        """``train``, or an error for text that is only evaluated on."""
+        if self.train is None:
+            source = self.meta.get("source")
+            raise RunError(f"dataset {source}: no train split, nothing to train on")
+        return self.train
 
     def eval_batches(self, batch_size: int, windows: int) -> Iterator[tuple[Tensor, Tensor]]:
         """``windows`` validation windows at even distances, always the same ones.

@@ -67,6 +67,7 @@ def run_training(
         block_size=config.model.block_size,
         val_fraction=config.val_fraction,
     )
+    data.training_split()  # before anything is written
     config = config.with_vocabulary(data.tokenizer.vocab_size)
     run_dir = open_run_dir(config, data, resume=resume)
     if (done := finished_summary(run_dir)) is not None:

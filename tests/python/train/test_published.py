@@ -19,8 +19,10 @@ from hyperstreams.train import (
     ByteTokenizer,
     MissingExtraError,
     RunError,
+    build_config,
     open_data,
     prepare_collection,
+    run_training,
 )
 from hyperstreams.train.memmap import TokenWriter, read_tokens
 
@@ -146,6 +148,10 @@ def test_evaluation_collections_have_no_training_split(library: Library, tmp_pat
     assert data.val_bytes_per_token == 0.5
     with pytest.raises(RunError, match="no train split"):
         data.train_batch(0, 1, seed=0)
+    folder, out = tmp_path / "wt", tmp_path / "run"
+    with pytest.raises(RunError, match="no train split"):
+        run_training(build_config({"dataset": str(folder), "block_size": 3, "out_dir": str(out)}))
+    assert not out.exists()
     with pytest.raises(RunError, match="expected a split of val, test, got 'train'"):
         open_data(str(tmp_path / "wt"), block_size=3, val_name="train")
     with pytest.raises(RunError, match="test split has 4 tokens, expected more than block_size"):
