@@ -191,42 +191,32 @@ def markdown() -> str:
 
 
 def metrics() -> Table:
-    """Every diagnostic with its functions, formula, invariance, initial value and null."""
+    """Every diagnostic with the function that computes it and its formula; the rest is in docs."""
     return Table(
         "Metrics",
-        "Functions below `hyperstreams.diagnostics`; the first computes the metric. Invariance "
-        "under a permutation of the streams: inv, the number stays; eqv, the vector is permuted; "
-        "then what else leaves it. Initial: of published models at their start, or how to get it.",
-        ("id", "metric", "functions", "formula", "invariance", "initial", "null", "source"),
-        [
-            (
-                m.id,
-                m.name,
-                ", ".join(m.functions),
-                m.formula,
-                m.invariance,
-                m.initial,
-                m.null,
-                m.source,
-            )
-            for m in METRICS
-        ],
+        "Functions below `hyperstreams.diagnostics`. Invariance under a permutation of the "
+        "streams: inv, the number stays; eqv, the vector is permuted; then what else leaves it. "
+        "Initial values, nulls and sources: docs/diagnostics.md.",
+        ("id", "metric", "function", "invariance", "formula"),
+        [(m.id, m.name, m.functions[0], m.invariance, m.formula) for m in METRICS],
     )
 
 
 def metrics_markdown() -> str:
     """The docs page of the diagnostics."""
-    table = metrics()
+    columns = ("metric", "functions", "formula", "invariance", "initial", "null", "source")
     cells = [
         (
-            f"{key} {name}",
-            ", ".join(f"`{path}`" for path in functions.split(", ")),
-            f"`{formula}`",
-            *rest,
+            f"{m.id} {m.name}",
+            ", ".join(f"`{path}`" for path in m.functions),
+            f"`{m.formula}`",
+            m.invariance,
+            m.initial,
+            m.null,
+            m.source,
         )
-        for key, name, functions, formula, *rest in table.rows
+        for m in METRICS
     ]
-    columns = ("metric", *table.columns[2:])
     lines = [columns, ("---",) * len(columns), *cells]
     rows = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines]
     kinds = [f"- *{kind.capitalize()}*: {question}" for kind, question in QUESTIONS.items()]
@@ -291,6 +281,7 @@ written to most. `hyperstreams figure interventions` draws all of it for finishe
 
 ## Metrics
 
-Paths are below `hyperstreams.diagnostics`; shapes, options (`definition=`, `average=`, `kind=`) and
-sanity properties are in the docstrings. Invariance under a permutation of the streams: inv, the
-number stays; eqv, the vector is permuted; then what else leaves it."""
+Paths are below `hyperstreams.diagnostics`, the first computes the metric; shapes, options
+(`definition=`, `average=`, `kind=`) and sanity properties are in the docstrings. Invariance under a
+permutation of the streams: inv, the number stays; eqv, the vector is permuted; then what else
+leaves it."""

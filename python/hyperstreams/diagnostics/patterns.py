@@ -9,6 +9,7 @@ the order of streams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -99,12 +100,11 @@ def lambda_pattern(
     distance = (rows - columns + 1).double()
     kept = distance >= far
     expected = scale * (-rate * distance).exp()
-    excess = (c.abs()[:, :bottom].double() - expected)[kept].mean() / (
-        scale * torch.tensor(-rate, dtype=torch.float64).exp()
-    )
+    above = (c.abs()[:, :bottom].double() - expected)[kept].mean()
+    excess = float(above) / (scale * math.exp(-rate))
     mass = bottom_mass(c, bottom=bottom)[kept.any(dim=1)].mean()
-    found = rate > min_decay and float(excess) > min_excess
-    return LambdaPattern(rate, float(excess), float(mass), found)
+    found = rate > min_decay and excess > min_excess
+    return LambdaPattern(rate, excess, float(mass), found)
 
 
 def parallel_blocks(
