@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy
@@ -25,7 +26,7 @@ DEFINITIONS = {
     "max stream share": "max over streams of sum_l |W_dec[j, (l, s)]| / sum_(l, r) |W_dec[j, "
     "(l, r)]| (D26), in the coder's units",
     "latent scaling": "<D, E[f a_s]> / (|D|^2 E[f^2]) over the same for the feature's own stream, "
-    "D its decoder there; largest other stream, mean over layers",
+    "D its decoder there over all layers; the largest other stream",
     "identical streams": "every stream replaced by the mean of the streams",
     "shuffled streams": "streams permuted independently for every token",
     "random weights": "the model as initialised from the same seed, with its designated streams",
@@ -37,6 +38,8 @@ VARIANT = {
     "position_0": "left out",
 }
 BINS = numpy.linspace(0.0, 1.0, 41)
+RATIOS = numpy.linspace(-0.25, 1.5, 43)
+"""Bins of the two histograms; ratios beyond the ends are counted in the outer bins."""
 LOOKS = {
     "random weights": ("#111111", (0, (4, 2))),
     "shuffled streams": ("#B8860B", "-"),
@@ -49,6 +52,25 @@ def results(run: CapturedRun) -> dict[str, JobResult]:
     main = recipe(run)
     out = run.path / "crosscoder"
     return {describe_job(job, main): run_job(run, job, out) for job in figure_jobs(main)}
+
+
+def largest_shares(runs: Sequence[CapturedRun]) -> dict[str, list[float]]:
+    """Claim K5: the mean largest share of features per run, ``trained``, ``shuffled``, ``random``.
+
+    Joint BatchTopK coders on sites of equal norm; trained where they are missing.
+    """
+    shares: dict[str, list[float]] = {"trained": [], "shuffled": [], "random": []}
+    for run in runs:
+        main = recipe(run)
+        jobs = {
+            "trained": main,
+            "shuffled": replace(main, control="shuffled"),
+            "random": replace(main, control="random_weights"),
+        }
+        for name, job in jobs.items():
+            result = run_job(run, job, run.path / "crosscoder")
+            shares[name].append(float(result.coders["joint"]["mean_max_share"]))
+    return shares
 
 
 def draw_leading(ax: Axes, trained: JobResult, random: JobResult) -> Axes:
@@ -74,7 +96,7 @@ def draw_leading(ax: Axes, trained: JobResult, random: JobResult) -> Axes:
             base = base + share[:, stream]
     for edge in range(1, n):
         ax.axhline(edge / n, color=style.REFERENCE, lw=0.7, ls=":")
-    ax.set_xticks(places, [f"block {layer}" for layer in trained.job.layers])
+    ax.set_xticks(places, [f"after block {layer}" for layer in trained.job.layers])
     ax.set_xlim(-0.6, len(places) - 0.4)
     ax.set_ylim(0, 1)
     ax.set_ylabel("fraction of features")
@@ -108,22 +130,21 @@ def draw_histogram(ax: Axes, by_name: dict[str, JobResult]) -> Axes:
 
 def draw_scaling(ax: Axes, by_name: dict[str, JobResult]) -> Axes:
     """How much of a feature's direction another stream holds: exclusive features are at 0."""
-    edges = numpy.linspace(-0.25, 1.5, 43)
     for name, filled in (("trained model", True), ("random weights", False)):
-        values = by_name[name].latents("elsewhere").clamp(-0.25, 1.5)
-        values = values[values.isfinite()]
-        heights, _ = numpy.histogram(values.numpy(), edges)
+        values = numpy.clip(_finite(by_name[name]), RATIOS[0], RATIOS[-1])
+        heights, _ = numpy.histogram(values, RATIOS)
         heights = heights / max(len(values), 1)
         if filled:
-            ax.stairs(heights, edges, fill=True, color="#9DB4C0", label=name)
+            ax.stairs(heights, RATIOS, fill=True, color="#9DB4C0", label=name)
         else:
             colour, dash = LOOKS[name]
-            ax.stairs(heights, edges, color=colour, ls=dash, lw=1.2, label=name)
+            ax.stairs(heights, RATIOS, color=colour, ls=dash, lw=1.2, label=name)
     ax.axvline(0.0, color=style.FAINT, lw=0.9, label="0: in its own stream alone")
     ax.axvline(1.0, color=style.REFERENCE, lw=0.9, ls=":", label="1: identical streams")
-    ax.set_xlabel("strength in another stream / own stream")
+    ax.set_xlim(RATIOS[0], RATIOS[-1])
+    ax.set_xlabel("strength in another stream / in its own")
     ax.set_ylabel("fraction of features")
-    ax.legend(loc="upper right", fontsize=6.2)
+    ax.legend(loc="upper left", bbox_to_anchor=(0.15, 1.0), fontsize=6.2)
     return ax
 
 
@@ -139,6 +160,8 @@ def draw_means(ax: Axes, by_name: dict[str, JobResult]) -> Axes:
         mean = float(values.mean()) if len(values) else numpy.nan
         ax.plot(mean, place, "o", color="#3D5A6C" if own else style.INK, ms=4.4)
     ax.axvline(1 / n, color=style.REFERENCE, lw=0.9, ls=":")
+    foot = (1 / n, len(by_name) - 0.5)
+    ax.annotate("1/n", foot, (2, 2), textcoords="offset points", va="bottom", fontsize=6.2)
     ax.set_yticks(range(len(by_name)), list(by_name))
     ax.set_ylim(len(by_name) - 0.5, -0.5)
     ax.set_xlim(min(1 / n - 0.05, 0.2), 1.0)
@@ -192,7 +215,7 @@ def rows(runs: Sequence[CapturedRun]) -> list[Row]:
                 )
             for panel, values, edges in (
                 ("largest stream share", _max_share(result), BINS),
-                ("latent scaling", _finite(result), numpy.linspace(-0.25, 1.5, 43)),
+                ("latent scaling", _finite(result), RATIOS),
             ):
                 heights, _ = numpy.histogram(numpy.clip(values, edges[0], edges[-1]), edges)
                 for edge, height in zip(edges, heights, strict=False):

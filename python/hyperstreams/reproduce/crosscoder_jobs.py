@@ -47,7 +47,8 @@ class Job:
         weighting = "-concatenated" if self.config.l1_weighting == "concatenated_norm" else ""
         activation = self.config.activation + (weighting if self.config.activation == "l1" else "")
         centre = "-centred" if self.config.centre else ""
-        return f"{self.variant}-{activation}-{self.config.norm}{centre}-{self.control}"
+        seed = f"-seed{self.config.seed}" if self.config.seed else ""
+        return f"{self.variant}-{activation}-{self.config.norm}{centre}-{self.control}{seed}"
 
     def sites(self, run: CapturedRun) -> Sites:
         n_layer = run.loaded.config.model.n_layer

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ..diagnostics.crosscoder import CrosscoderConfig
+from torch import Tensor
+
+from ..diagnostics.crosscoder import (
+    CrosscoderConfig,
+    load_crosscoder,
+    load_latents,
+    shared_fraction,
+)
 from ..train import RunError
 from .crosscoder import RESULT, JobResult
 from .crosscoder_jobs import Job
@@ -41,6 +49,28 @@ def read_results(folder: Path) -> list[JobResult]:
     return results
 
 
+def stability(results: Sequence[JobResult]) -> list[str]:
+    """A line for every coder that was trained again with another ``--seed``."""
+    lines = []
+    for index, first in enumerate(results):
+        for second in results[index + 1 :]:
+            config = replace(second.job.config, seed=first.job.config.seed)
+            if replace(second.job, config=config) != first.job:
+                continue
+            for name in first.coders:
+                fraction = shared_fraction(*(_alive(result, name) for result in (first, second)))
+                lines.append(
+                    f"{fraction:.0%} of the alive features of {first.job.name}/{name} and "
+                    f"{second.job.name} match one to one with a cosine above 0.9"
+                )
+    return lines
+
+
+def _alive(result: JobResult, name: str) -> Tensor:
+    coder, _ = load_crosscoder(result.folder / name)
+    return coder.decoder[load_latents(result.folder / name)["density"] > 0]
+
+
 def table(results: Sequence[JobResult]) -> str:
     """One line per coder, aligned, with what the columns mean below."""
     lines = [HEADINGS]
@@ -71,4 +101,4 @@ def table(results: Sequence[JobResult]) -> str:
         for line in lines
     ]
     n_streams = len(next(iter(results[0].coders.values()))["mean_share"])
-    return "\n".join([*rows, "", NOTES.format(uniform=f"{1 / n_streams:.3f}")])
+    return "\n".join([*rows, *stability(results), "", NOTES.format(uniform=f"{1 / n_streams:.3f}")])

@@ -82,6 +82,18 @@ def test_train_and_report(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert len(read_results(folder)) == 3
 
 
+def test_another_seed_is_kept_beside_and_compared(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["crosscoder", "train", "--run", str(run_dir), "--norm", "site", *SHORT]
+    for seed in ("0", "1"):
+        assert cli.main([*command, "--controls", "none", "--seed", seed]) == 0
+    capsys.readouterr()
+    assert cli.main(["crosscoder", "report", str(run_dir)]) == 0
+    line = "joint-batch_topk-site-none/joint and joint-batch_topk-site-none-seed1 match one to one"
+    assert line in capsys.readouterr().out
+
+
 def test_one_site_coders_are_exported(run_dir: Path) -> None:
     command = ["crosscoder", "train", "--run", str(run_dir), "--variant", "per_stream"]
     assert cli.main([*command, "--norm", "site", "--controls", "none", *SHORT]) == 0
@@ -131,6 +143,9 @@ def test_figure_5_shows_its_controls(run_dir: Path) -> None:
             and row["quantity"].startswith(next(iter(result.coders)))
         ]
         assert shown["value"] == next(iter(result.coders.values()))["mean_max_share"], name
+    shares = crosscoder_figure.largest_shares(runs)
+    assert shares["shuffled"] == [results["shuffled streams"].coders["joint"]["mean_max_share"]]
+    assert len(set(map(tuple, shares.values()))) == 3
     identical = results["identical streams"].latents("share")
     assert float((identical - 0.25).abs().max()) < 0.2
     assert {row["phase"] for row in rows} == {"initial", "trained"}

@@ -17,6 +17,7 @@ from .shares import (
 from .sites import Sites
 from .source import activation_batches, hook_points, read_states, shuffled
 from .splice import reconstruct, splice_losses
+from .stability import match_latents, shared_fraction
 from .storage import load_crosscoder, load_latents, load_record, save_crosscoder
 from .training import CrosscoderTrainer, train_crosscoder
 
@@ -42,12 +43,14 @@ __all__ = [
     "load_crosscoder",
     "load_latents",
     "load_record",
+    "match_latents",
     "max_cosine",
     "read_states",
     "reconstruct",
     "reconstruction_loss",
     "replicate_streams",
     "save_crosscoder",
+    "shared_fraction",
     "shuffle_streams",
     "shuffled",
     "splice_losses",

@@ -15,8 +15,9 @@ def shuffle_streams(a: Tensor, n_streams: int, *, generator: torch.Generator) ->
     """Permute the streams of every token independently, the same way at all its layers.
 
     Nothing tells the streams apart afterwards, so a coder trained on this must give every stream
-    the same share on average over features; how far single features stray from 1/n is the noise of
-    the method.
+    the same share on average over features. Single features may well stray from 1/n, because a
+    coder can spend latents on arrangements of unlike streams: how far they do is what exclusive
+    features have to exceed.
     """
     tokens, sites, width = a.shape
     order = torch.rand(tokens, n_streams, generator=generator).argsort(dim=1).to(a.device)
@@ -33,35 +34,34 @@ def replicate_streams(a: Tensor, n_streams: int) -> Tensor:
 def latent_scaling(decoder: Tensor, moment: Tensor, square: Tensor, n_streams: int) -> Tensor:
     """How much of a latent's own direction is in every stream when it fires, own stream = 1.
 
-    ``beta[j, l, s] = <D, E[f_j x_(l, s)]> / (|D|^2 E[f_j^2])`` with D the decoder of latent j at
-    layer l in its own stream (largest share over layers), divided by the own stream's beta.
+    ``beta[j, s] = sum_l <D_l, E[f_j x_(l, s)]> / (sum_l |D_l|^2 E[f_j^2])``, the least-squares size
+    of ``f_j D`` in stream s, with D the decoder of latent j in its own stream (largest share of
+    decoder norm) over all layers; divided by the own stream's beta.
 
     decoder ``[m, I, d]``; moment ``E[f_j (x_i - b_dec_i)]`` ``[m, I, d]``; square ``E[f_j^2]``
-    ``[m]``; returns ``[m, L, n]``. A ratio near 1 in another stream says that the feature is
-    present there too, and that calling it exclusive is an artefact of the coder; identical streams
-    give 1. The ratio is of one least-squares fit to another, so the scale of f does not matter.
-    nan where a latent never fires or its own beta is 0.
+    ``[m]``; returns ``[m, n]``. A ratio near 1 in another stream says that the feature is present
+    there too, and that calling it exclusive is an artefact of the coder; identical streams give 1.
+    Latents that fire together count for each other. nan where a latent never fires or is not in
+    its own stream. After Minder et al. 2025 (latent scaling between models, here between streams).
     """
-    m, sites, width = decoder.shape
-    grouped = decoder.detach().view(m, sites // n_streams, n_streams, width).double()
+    shape = (decoder.shape[0], -1, n_streams, decoder.shape[2])
+    grouped = decoder.detach().view(shape).double()
     own = stream_share(grouped.norm(dim=-1)).argmax(dim=-1)
-    index = own[:, None, None, None].expand(-1, grouped.shape[1], 1, width)
+    index = own[:, None, None, None].expand(-1, grouped.shape[1], 1, shape[3])
     direction = grouped.gather(2, index)
-    beta = (direction * moment.view(grouped.shape).double()).sum(dim=-1)
-    beta = beta / (direction.square().sum(dim=-1) * square.double()[:, None, None])
-    ratio = beta / beta.gather(2, index[..., 0])
+    beta = (direction * moment.view(shape).double()).sum(dim=(1, 3))
+    beta = beta / (direction.square().sum(dim=(1, 2, 3)) * square.double())[:, None]
+    ratio = beta / beta.gather(1, own[:, None])
     return torch.where(ratio.isfinite(), ratio, torch.nan)
 
 
 def strongest_elsewhere(ratio: Tensor) -> Tensor:
-    """The largest ratio of :func:`latent_scaling` in another stream, mean over layers.
+    """The largest ratio of :func:`latent_scaling` in another stream: ``[m, n] -> [m]``.
 
-    ``[m, L, n] -> [m]``; nan where it is undefined, and for one stream.
+    nan where it is undefined, and for one stream.
     """
     if ratio.shape[-1] < 2:
         return ratio.new_full(ratio.shape[:1], torch.nan)
-    other = torch.where(ratio == 1.0, -torch.inf, ratio)
-    largest = other.amax(dim=-1)
-    # All streams at exactly 1: they are copies.
-    largest = torch.where(largest == -torch.inf, 1.0, largest)
-    return largest.mean(dim=-1)
+    # The own stream is exactly 1: without one of the ones, the largest of the others is left.
+    others = ratio.scatter(1, (ratio == 1.0).double().argmax(dim=1, keepdim=True), -torch.inf)
+    return others.amax(dim=-1)

@@ -161,7 +161,7 @@ def test_latent_scaling_tells_artefacts_from_exclusive_features() -> None:
     quality = evaluate(coder, [a])
     ratio = latent_scaling(coder.decoder, quality.moment, quality.square_latent, 2)
     torch.testing.assert_close(
-        ratio[:2, 0], torch.tensor([[1.0, 0.8], [1.0, 0.5]], dtype=torch.float64)
+        ratio[:2], torch.tensor([[1.0, 0.8], [1.0, 0.5]], dtype=torch.float64)
     )
     assert bool(ratio[2].isnan().all())
     torch.testing.assert_close(
@@ -170,7 +170,15 @@ def test_latent_scaling_tells_artefacts_from_exclusive_features() -> None:
     a[:, 1, 0] = 0.0
     quality = evaluate(coder, [a])
     ratio = latent_scaling(coder.decoder, quality.moment, quality.square_latent, 2)
-    assert float(ratio[0, 0, 1]) == pytest.approx(0.0, abs=1e-6)
+    assert float(ratio[0, 1]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_copies_are_as_strong_elsewhere_and_one_stream_has_no_elsewhere() -> None:
+    ratio = torch.tensor([[1.0, 1.0, 1.0], [0.2, 1.0, -0.3], [torch.nan] * 3]).double()
+    found = strongest_elsewhere(ratio)
+    assert found[:2].tolist() == [1.0, pytest.approx(0.2)]
+    assert bool(found[2].isnan())
+    assert bool(strongest_elsewhere(torch.ones(4, 1)).isnan().all())
 
 
 def test_explained_variance_is_a_ratio_of_sums() -> None:
