@@ -21,6 +21,7 @@ class SeedCaptures:
     trained: Capture
     initial: Capture
     loss: float
+    initial_loss: float
 
 
 def _off_diagonal(capture: Capture) -> float:
@@ -95,7 +96,7 @@ def claim_k2(seeds: Sequence[SeedCaptures]) -> Claim:
                 f"{side} dominance gained",
                 "the same minus initialisation",
                 gained,
-                None,
+                (0.0,) * len(gained),
                 0.0,
                 "no change",
             ),
@@ -182,11 +183,19 @@ def claim_k6(
     by_seed = {s.seed: s for s in plain}
     pairs = [(s, by_seed[s.seed]) for s in scaled if s.seed in by_seed]
 
-    def difference(name: str) -> tuple[float, ...]:
-        return tuple(
-            (quantity(name, a.trained).mean() - quantity(name, b.trained).mean()).item()
-            for a, b in pairs
+    def difference(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Trained and initial differences of a mean over sites."""
+        trained, initial = (
+            tuple(
+                (quantity(name, one).mean() - quantity(name, other).mean()).item()
+                for one, other in captures
+            )
+            for captures in (
+                [(a.trained, b.trained) for a, b in pairs],
+                [(a.initial, b.initial) for a, b in pairs],
+            )
         )
+        return trained, initial
 
     if not pairs:
         return Claim("K6", (), "No seed with both models.")
@@ -206,14 +215,14 @@ def claim_k6(
             Measure(
                 "dominance, LSS minus plain",
                 f"write dominance, {definition}",
-                difference("write_dominance"),
+                *difference("write_dominance"),
                 null=0.0,
                 null_words="no difference",
             ),
             Measure(
                 "effective streams, LSS minus plain",
                 f"exp(entropy) of the write share, {definition}",
-                difference("write_effective_streams"),
+                *difference("write_effective_streams"),
                 null=0.0,
                 null_words="no difference",
             ),
@@ -221,6 +230,7 @@ def claim_k6(
                 "loss, LSS minus plain",
                 "final validation loss, nats per byte, paired by seed",
                 tuple(a.loss - b.loss for a, b in pairs),
+                tuple(a.initial_loss - b.initial_loss for a, b in pairs),
                 null=0.0,
                 null_words="no difference",
             ),

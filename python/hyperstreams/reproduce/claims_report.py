@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +19,10 @@ from .claim_statistics import (
     claim_k6,
 )
 from .claims import CLAIMS, MIN_SEEDS, THRESHOLDS, Claim, Measure
+from .crosscoder import run_job
+from .crosscoder_jobs import recipe
 from .labels import describe
 from .plans import CONSTANT, LSS
-from .records import Row
 from .runs import CapturedRun
 
 PLAIN, SCALED, CONTROL = (
@@ -35,22 +38,36 @@ COLUMNS = (
 def seed_captures(runs: Sequence[CapturedRun]) -> list[SeedCaptures]:
     """What the claims need of runs of one model."""
     return [
-        SeedCaptures(run.seed, run.trained, run.initial, run.evaluations[-1]["nats_per_byte"])
+        SeedCaptures(
+            run.seed,
+            run.trained,
+            run.initial,
+            run.evaluations[-1]["nats_per_byte"],
+            run.evaluations[0]["nats_per_byte"],
+        )
         for run in runs
     ]
 
 
-def feature_shares(rows: Sequence[Row]) -> dict[str, list[float]]:
-    """Mean largest stream share per seed from the rows of figure 5, trained and controls."""
-    wanted = {"trained": "trained model", "shuffled": "shuffled streams"}
-    wanted["random"] = "random weights"
-    found: dict[str, list[float]] = {key: [] for key in wanted}
-    for key, name in wanted.items():
-        for row in rows:
-            if row["panel"] == f"summary: {name}" and row["quantity"].endswith(": mean max share"):
-                found[key].append(float(row["value"]))
-    complete = len({len(values) for values in found.values()}) == 1 and found["trained"]
-    return found if complete else {}
+def feature_shares(runs: Sequence[CapturedRun]) -> dict[str, list[float]]:
+    """Mean largest stream share of each run's crosscoder features, and of two controls.
+
+    The coders of figure 5 with sites normalised; trained where they are missing. Empty when a
+    coder has no live feature.
+    """
+    found: dict[str, list[float]] = {"trained": [], "shuffled": [], "random": []}
+    for run in runs:
+        main = recipe(run)
+        jobs = {
+            "trained": main,
+            "shuffled": dataclasses.replace(main, control="shuffled"),
+            "random": dataclasses.replace(main, control="random_weights"),
+        }
+        for key, job in jobs.items():
+            coders = run_job(run, job, run.path / "crosscoder").coders.values()
+            found[key].append(statistics.mean(coder["mean_max_share"] for coder in coders))
+    finite = all(math.isfinite(value) for values in found.values() for value in values)
+    return found if finite and runs else {}
 
 
 def judge_claims(

@@ -20,13 +20,23 @@ from .spec import FigureSpec, Runs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
+def _number(spec: FigureSpec) -> int:
+    """Place of the diagnosis paper's figures, in its order; the others after them as listed."""
+    digits = spec.name.removeprefix("fig")
+    return int(digits) if digits.isdigit() else 12
+
+
 FIGURES: dict[str, FigureSpec] = {
     spec.name: spec
-    for spec in (
-        *specs_collapse.SPECS,
-        *specs_crosscoder.SPECS,
-        *specs_connections.SPECS,
-        interventions.SPEC,
+    for spec in sorted(
+        (
+            *specs_collapse.SPECS,
+            *specs_crosscoder.SPECS,
+            *specs_connections.SPECS,
+            interventions.SPEC,
+        ),
+        key=_number,
     )
 }
 """Every figure by the name that ``hyperstreams figure`` takes."""

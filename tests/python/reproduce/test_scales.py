@@ -17,6 +17,7 @@ from hyperstreams.diagnostics import capture
 from hyperstreams.models import GPT, GPTConfig, parameter_table
 from hyperstreams.reproduce import plans
 from hyperstreams.reproduce.cache import RunCache, train_command, unique
+from hyperstreams.reproduce.claims_report import feature_shares
 from hyperstreams.reproduce.cost import cost_table, estimate, measured_rate, run_cost
 from hyperstreams.reproduce.figures import FIGURES, figure_at_scale, printed_plan
 from hyperstreams.reproduce.labels import config_labels
@@ -223,6 +224,23 @@ def test_reproduce_makes_a_page_with_the_claims(
     assert record["thresholds"]["late mixing"] == {"wanted": "low", "support": 0.1, "refute": 0.25}
     assert len(record["claims"]) == 6
     assert (tmp_path / "claims.csv").read_text().count("\n") == 1 + 12
+
+
+def test_feature_shares_come_with_their_controls(
+    scale: Scale, cache: RunCache, folders: list[Path]
+) -> None:
+    runs = open_runs(folders[:1])
+    shares = feature_shares(runs)
+    assert {key: len(values) for key, values in shares.items()} == {
+        "trained": 1,
+        "shuffled": 1,
+        "random": 1,
+    }
+    assert all(0.25 <= values[0] <= 1 for values in shares.values())
+    stored = json.loads(next((folders[0] / "crosscoder").glob("*/result.json")).read_text())
+    means = [coder["mean_max_share"] for coder in stored["coders"].values()]
+    assert means[0] in [values[0] for values in shares.values()]
+    assert feature_shares([]) == {}
 
 
 def test_labels_say_what_differs() -> None:
