@@ -24,6 +24,7 @@ from .effects import EffectTable, effects, output_change
 from .hooks import Hook, hook_names, hooks
 from .initial import InitialCoefficients, initial_coefficients
 from .interventions import Ablate, Replace, Rescue, intervene
+from .logits import LogitParts, SiteLogits, site_logits
 from .moments import Moments
 from .probe import Probe, summarize
 from .quantities import QUANTITIES, Quantity, quantity
@@ -45,6 +46,7 @@ __all__ = [
     "Hook",
     "InitialCoefficients",
     "JsonlSink",
+    "LogitParts",
     "Measured",
     "Metric",
     "Moments",
@@ -53,6 +55,7 @@ __all__ = [
     "Replace",
     "Rescue",
     "RescueTable",
+    "SiteLogits",
     "TensorBoardSink",
     "Trace",
     "WandbSink",
@@ -83,6 +86,7 @@ __all__ = [
     "quantity",
     "rescue_matrix",
     "similarity",
+    "site_logits",
     "summarize",
     "trace",
     "variation",

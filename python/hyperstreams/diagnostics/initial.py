@@ -41,8 +41,11 @@ def initial_coefficients(model: nn.Module) -> InitialCoefficients:
         site.designate = "none" if stream < 0 else "round_robin"
         site.site_index = max(stream, 0)
         site.reset_parameters(generator=torch.Generator())
-        zeros = site.bias.new_zeros(1, site.n_streams, site.width)
-        h_pre, h_post, h_res = site.coefficients(zeros)
+        if site.phi is not None:
+            site.phi.zero_()
+        # Any streams do: without a controller no coefficient depends on them.
+        ramp = torch.arange(site.n_streams * site.width).to(site.bias) + 1.0
+        h_pre, h_post, h_res = site.coefficients(ramp.reshape(1, site.n_streams, site.width))
         if h_res is None:
             h_res = torch.eye(site.n_streams).to(h_pre).expand(1, -1, -1)
         inner = (h_pre.shape[-1:], h_post.shape[-1:], h_res.shape[-2:])

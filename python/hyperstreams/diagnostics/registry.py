@@ -173,7 +173,12 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "D10",
         "logit range",
-        ("composite.logit_range", "composite.share_above", "composite.histogram"),
+        (
+            "composite.logit_range",
+            "composite.share_above",
+            "composite.histogram",
+            "logits.site_logits",
+        ),
         "max - min of a token's mixer logits; share of tokens above 30",
         "inv; constant added to logits",
         "8 (mHC)",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..init import designated_stream, normal, stream_bias, xavier_uniform
 from .config import ConnectionConfig
+from .logits import logit_settings
 from .precision import FullPrecisionModule, Role, Roles, full_precision
 from .registry import get_connection
 from .streams import Streams, stats_row
@@ -181,6 +182,23 @@ class Connection(FullPrecisionModule):
         return ops.site_coefficients(
             x, self.phi, self.norm_weight, self._scales(), self.bias, **self._boundary
         )
+
+    def logits(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read, write and mixer logits on ``x [..., n, C]``: ``[..., n], [..., n], [..., m]``.
+
+        What activations and the mixer's map receive; in HC, whose activation comes before the
+        scale, the coefficients before ``factor`` and ``offset``. Not fused: for analysis.
+        """
+        h_pre, h_post, mix = ops.site_coefficients(
+            x,
+            self.phi,
+            self.norm_weight,
+            self._scales(),
+            self.bias,
+            **logit_settings(self._boundary),
+        )
+        assert mix is not None
+        return h_pre, h_post, mix
 
     def _scales(self) -> Tensor:
         return self.alpha if self.alpha_index is None else self.alpha[self.alpha_index]

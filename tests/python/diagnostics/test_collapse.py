@@ -164,7 +164,10 @@ def test_entries_stand_side_by_side() -> None:
     assert all(row["initial"] is None for row in collapse_rows(bare))
 
 
-@pytest.mark.parametrize("connection", ["mhc_lite", "mhc", "hc", "hc_static", "identity"])
+@pytest.mark.parametrize(
+    "connection",
+    ["mhc_lite", "mhc", "hc", "hc_static", "identity", "deepseek_v4", "lucidrains_mhc"],
+)
 def test_initial_coefficients_of_a_model_that_has_moved(connection: str) -> None:
     sizes = {"n_layer": 2, "n_head": 2, "width": 16, "block_size": 12, "vocab_size": 32}
     config = GPTConfig(connection=connection, **sizes)  # type: ignore[arg-type]
@@ -179,8 +182,9 @@ def test_initial_coefficients_of_a_model_that_has_moved(connection: str) -> None
     moved = trace(model, tokens)
     for name in ("h_pre", "h_post", "h_res"):
         expected = getattr(fresh, name).mean(dim=(1, 2))
-        assert torch.allclose(getattr(found, name), expected, atol=0.02), name
-    assert not torch.allclose(moved.h_pre.mean(dim=(1, 2)), found.h_pre, atol=0.02)
+        # DeepSeek-V4 starts with a small dynamic part.
+        assert torch.allclose(getattr(found, name), expected, atol=0.05), name
+    assert not torch.allclose(moved.h_pre.mean(dim=(1, 2)), found.h_pre, atol=0.1)
     # What else has an initial value follows from these.
     mean = composite.composites(found.h_res)
     assert mean.shape == (5, 4, 4)

@@ -12,8 +12,8 @@ from hyperstreams import diagnostics
 from hyperstreams.diagnostics.registry import METRICS, Metric
 
 PURE = (
-    "activations alignment composite decodability geometry gradients ledger lens metrics patterns "
-    "readout similarity variation"
+    "activations alignment composite decodability geometry gradients ledger lens logits metrics "
+    "patterns readout similarity variation"
 )
 
 
