@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy
@@ -52,25 +51,6 @@ def results(run: CapturedRun) -> dict[str, JobResult]:
     main = recipe(run)
     out = run.path / "crosscoder"
     return {describe_job(job, main): run_job(run, job, out) for job in figure_jobs(main)}
-
-
-def largest_shares(runs: Sequence[CapturedRun]) -> dict[str, list[float]]:
-    """Claim K5: the mean largest share of features per run, ``trained``, ``shuffled``, ``random``.
-
-    Joint BatchTopK coders on sites of equal norm; trained where they are missing.
-    """
-    shares: dict[str, list[float]] = {"trained": [], "shuffled": [], "random": []}
-    for run in runs:
-        main = recipe(run)
-        jobs = {
-            "trained": main,
-            "shuffled": replace(main, control="shuffled"),
-            "random": replace(main, control="random_weights"),
-        }
-        for name, job in jobs.items():
-            result = run_job(run, job, run.path / "crosscoder")
-            shares[name].append(float(result.coders["joint"]["mean_max_share"]))
-    return shares
 
 
 def draw_leading(ax: Axes, trained: JobResult, random: JobResult) -> Axes:
@@ -160,10 +140,10 @@ def draw_means(ax: Axes, by_name: dict[str, JobResult]) -> Axes:
         mean = float(values.mean()) if len(values) else numpy.nan
         ax.plot(mean, place, "o", color="#3D5A6C" if own else style.INK, ms=4.4)
     ax.axvline(1 / n, color=style.REFERENCE, lw=0.9, ls=":")
-    foot = (1 / n, len(by_name) - 0.5)
+    foot = (1 / n, len(by_name) - 0.1)
     ax.annotate("1/n", foot, (2, 2), textcoords="offset points", va="bottom", fontsize=6.2)
     ax.set_yticks(range(len(by_name)), list(by_name))
-    ax.set_ylim(len(by_name) - 0.5, -0.5)
+    ax.set_ylim(len(by_name) - 0.1, -0.5)
     ax.set_xlim(min(1 / n - 0.05, 0.2), 1.0)
     ax.set_xlabel("largest stream share: mean, 10–90 %")
     ax.grid(visible=False, axis="y")

@@ -143,9 +143,6 @@ def test_figure_5_shows_its_controls(run_dir: Path) -> None:
             and row["quantity"].startswith(next(iter(result.coders)))
         ]
         assert shown["value"] == next(iter(result.coders.values()))["mean_max_share"], name
-    shares = crosscoder_figure.largest_shares(runs)
-    assert shares["shuffled"] == [results["shuffled streams"].coders["joint"]["mean_max_share"]]
-    assert len(set(map(tuple, shares.values()))) == 3
     identical = results["identical streams"].latents("share")
     assert float((identical - 0.25).abs().max()) < 0.2
     assert {row["phase"] for row in rows} == {"initial", "trained"}
