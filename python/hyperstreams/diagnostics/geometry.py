@@ -37,7 +37,10 @@ def stream_norm(gram: Tensor) -> Tensor:
 
 
 def norm_share(norm: Tensor) -> Tensor:
-    """``|x_i| / sum_r |x_r|`` (D14) over the last axis; 1/n for copies. All zero: zeros."""
+    """``|x_i| / sum_r |x_r|`` (D14) over the last axis; 1/n for copies. All zero: zeros.
+
+    Initial value before the first site: 1/n under replication. Null: 1/n.
+    """
     total = norm.sum(dim=-1, keepdim=True)
     return torch.where(total == 0, 0.0, norm / torch.where(total == 0, 1.0, total))
 
@@ -68,7 +71,8 @@ def differential_energy(gram: Tensor) -> Tensor:
     """``1 - n |mean_i x_i|**2 / sum_i |x_i|**2`` of one token (D16): ``[..., n, n] -> [...]``.
 
     The part of the state's energy in which streams differ: 0 for copies, 1 for streams that sum to
-    zero, ``1 - 1/n`` for orthogonal streams of equal norm. An all-zero state gives 0.
+    zero, ``1 - 1/n`` for orthogonal streams of equal norm, which is also the null of independent
+    ones. Initial value before the first site: 0 under replication. An all-zero state gives 0.
     """
     n = gram.shape[-1]
     energy = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)

@@ -60,6 +60,11 @@ def test_initial_share_of_the_published_designation(
     logits[0] = 1.0
     pi = metrics.share(logits.sigmoid())
     assert pi[0].item() == pytest.approx(largest, abs=5e-4)
+    if n == 4:
+        written = metrics.write_signal_share(2 * logits.sigmoid())
+        assert written[0].item() == pytest.approx(0.711, abs=5e-4)
+        assert metrics.dominance(pi).item() == pytest.approx(0.300, abs=5e-4)
+        assert metrics.dominance_gap(pi).item() == pytest.approx(0.300, abs=5e-4)
     assert metrics.effective_streams(pi).item() == pytest.approx(effective, abs=5e-3)
 
 
@@ -173,6 +178,8 @@ def test_site_information() -> None:
 def test_switch_rate() -> None:
     assert metrics.switch_rate(torch.tensor([[1, 1, 1], [2, 2, 2]])).item() == 0
     assert metrics.switch_rate(torch.tensor([[0, 1, 0], [2, 2, 3]])).item() == 0.75
+    random = torch.randint(0, 4, (500, 24), generator=generator())
+    assert metrics.switch_rate(random).item() == pytest.approx(1 - 1 / 4, abs=0.02)
 
 
 def test_off_diagonal_mass_and_identity_distance() -> None:
@@ -180,6 +187,10 @@ def test_off_diagonal_mass_and_identity_distance() -> None:
     assert metrics.off_diagonal_mass(eye) == 0
     assert metrics.identity_distance(eye) == 0
     assert metrics.off_diagonal_mass(mean).item() == pytest.approx(0.75)
+    assert metrics.identity_distance(mean).item() == pytest.approx(math.sqrt(3 / 8))
+    alike = 0.9 * eye + 0.1 * mean
+    mass = metrics.off_diagonal_mass(alike).item()
+    assert metrics.identity_distance(alike).item() == pytest.approx(math.sqrt(2 / 3) * mass)
     assert metrics.identity_distance(eye.roll(1, 0)).item() == pytest.approx(1.0)
     r = torch.rand(5, 4, 4, generator=generator()).double()
     by_destination = metrics.off_diagonal_by_destination(r)
