@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diagnostics import metrics
+from ..diagnostics import metrics, trace
 from ..diagnostics.crosscoder import (
     Crosscoder,
     Quality,
@@ -26,6 +26,7 @@ from ..diagnostics.crosscoder import (
     latent_scaling,
     layer_stream_share,
     leading_stream_counts,
+    ledger_profile,
     load_latents,
     read_states,
     reconstruct,
@@ -169,8 +170,9 @@ def run_job(
             metadata = {"hook_name": record["sites"][0], "model_name": run.label}
             export_saelens(coder, folder / name / "saelens", metadata=metadata)
         trained[name], records[name] = (coder, group), record
-    splice = None
+    splice, ledger = None, None
     if job.control == "none":
+        ledger = _ledger_shares(source, trained)
         splice = splice_losses(
             source.model,
             run.data.eval_batches(job.windows, job.splice_windows),
@@ -189,12 +191,43 @@ def run_job(
         "shares": "of decoder norms in the coder's units; _raw: in the model's",
         "coders": records,
         "splice": splice,
+        "ledger": ledger,
         "run": run.record(),
         "environment": describe_environment(),
     }
     write_json(path, result)
     shutil.rmtree(scratch, ignore_errors=True)
     return JobResult(folder, job, result)
+
+
+def _ledger_shares(
+    source: _Activations, coders: dict[str, tuple[Crosscoder, list[int]]]
+) -> dict[str, Any]:
+    """Shares of streams that the ledger of writes predicts for features of every writer.
+
+    Every contribution is scaled as the coder scales its site. ``mean_max_share`` weighs the writers
+    by the size of what they have in these states.
+    """
+    sites = source.sites
+    tokens, _ = next(iter(source.run.data.eval_batches(source.job.windows, source.job.windows)))
+    traced = trace(source.model, tokens)
+    profile = ledger_profile(traced, [2 * (layer + 1) for layer in sites.layers]).cpu()
+    scale = torch.empty(sites.count)
+    for coder, group in coders.values():
+        scale[group] = coder.scale.cpu()
+    profile = profile * scale.view(len(sites.layers), sites.n_streams)
+    size = profile.sum(dim=(1, 2))
+    kept = size > 0
+    shares = stream_share(profile[kept])
+    writers = ["embedding", *traced.site_names]
+    largest = shares.amax(dim=-1)
+    return {
+        "definition": "sum_l mean_t |C[l][s, j]| |y_j|, as a share over streams s (D11)",
+        "writers": [name for name, keep in zip(writers, kept.tolist(), strict=True) if keep],
+        "share": shares.tolist(),
+        "max_share": largest.tolist(),
+        "mean_max_share": float((largest * size[kept]).sum() / size[kept].sum()),
+    }
 
 
 def measure(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "Crosscoder features by stream"
+LEDGER = "ledger, no coder"
 DEFINITIONS = {
     "leading stream": "per layer, the stream with the largest decoder norm of a feature; features "
     "counted that are active on held-out tokens",
@@ -28,6 +29,8 @@ DEFINITIONS = {
     "D its decoder there over all layers; the largest other stream",
     "identical streams": "every stream replaced by the mean of the streams",
     "shuffled streams": "streams permuted independently for every token",
+    LEDGER: "shares that the stream ledger predicts for whatever each sublayer and the embedding "
+    "write (D11), mean weighted by size; the coder adds what departs from it",
     "random weights": "the model as initialised from the same seed, with its designated streams",
 }
 VARIANT = {
@@ -129,7 +132,9 @@ def draw_scaling(ax: Axes, by_name: dict[str, JobResult]) -> Axes:
 
 
 def draw_means(ax: Axes, by_name: dict[str, JobResult]) -> Axes:
-    """Mean largest share of every coder, with its 10 to 90 percent range over features."""
+    """Mean largest share of every coder, with its 10 to 90 percent range over features.
+
+    The last line is no coder: what the ledger of writes predicts, over writers."""
     n = by_name["trained model"].latents("share").shape[1]
     for place, (name, result) in enumerate(by_name.items()):
         values = _max_share(result)
@@ -139,11 +144,16 @@ def draw_means(ax: Axes, by_name: dict[str, JobResult]) -> Axes:
         ax.plot([low, high], [place, place], color=colour, lw=2.4, alpha=0.55)
         mean = float(values.mean()) if len(values) else numpy.nan
         ax.plot(mean, place, "o", color="#3D5A6C" if own else style.INK, ms=4.4)
+    names = [*by_name, LEDGER]
+    ledger = by_name["trained model"].record["ledger"]
+    low, high = numpy.quantile(ledger["max_share"], [0.1, 0.9])
+    ax.plot([low, high], [len(by_name)] * 2, color=style.FAINT, lw=2.4, alpha=0.55)
+    ax.plot(ledger["mean_max_share"], len(by_name), "D", color=style.INK, ms=4.0)
     ax.axvline(1 / n, color=style.REFERENCE, lw=0.9, ls=":")
-    foot = (1 / n, len(by_name) - 0.1)
+    foot = (1 / n, len(names) - 0.1)
     ax.annotate("1/n", foot, (2, 2), textcoords="offset points", va="bottom", fontsize=6.2)
-    ax.set_yticks(range(len(by_name)), list(by_name))
-    ax.set_ylim(len(by_name) - 0.1, -0.5)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.1, -0.5)
     ax.set_xlim(min(1 / n - 0.05, 0.2), 1.0)
     ax.set_xlabel("largest stream share: mean, 10–90 %")
     ax.grid(visible=False, axis="y")
@@ -207,6 +217,15 @@ def rows(runs: Sequence[CapturedRun]) -> list[Row]:
                             "value": float(height),
                         }
                     )
+            if result.record["ledger"] is not None:
+                found.append(
+                    base
+                    | {
+                        "panel": f"{LEDGER}: {name}",
+                        "quantity": "mean max share",
+                        "value": float(result.record["ledger"]["mean_max_share"]),
+                    }
+                )
             for key in ("mean_max_share", "mean_max_share_raw", "mean_effective_streams", *EXTRA):
                 for coder, record in result.coders.items():
                     found.append(

@@ -23,6 +23,10 @@ CONTROLS: dict[str, str] = {
 """What each coder is trained on (diagnostics of shares mean little without the others)."""
 
 
+FORMAT = "hyperstreams.crosscoder_job.v2"
+"""Results of another format are made anew."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One variant of a crosscoder on one run: one coder (``joint``), or one per layer or stream.
@@ -65,7 +69,7 @@ class Job:
 
     def identity(self, run: CapturedRun) -> str:
         """Hash of everything that the result depends on: settings, weights, text, seed."""
-        what = [self.flat(), run.checkpoint_sha256, run.data_sha256, run.seed]
+        what = [FORMAT, self.flat(), run.checkpoint_sha256, run.data_sha256, run.seed]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
 
 

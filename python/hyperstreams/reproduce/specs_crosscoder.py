@@ -16,9 +16,10 @@ SPECS = (
         "lines are equal parts. Top right: how much of a feature's decoder norm its strongest "
         "stream holds; features that live in one stream are at 1, and only what exceeds the "
         "controls counts. Bottom left: its mean over features for every control and for other "
-        "coders. Bottom right: how much of a feature's own direction another stream holds when it "
-        "fires; a feature called exclusive that is near 1 here is an artefact of the coder. The "
-        "crosscoders are trained once and kept in the run's folder.",
+        "coders, and what the ledger of writes predicts without a coder. Bottom right: how much of "
+        "a feature's own direction another stream holds when it fires; a feature called exclusive "
+        "that is near 1 here is an artefact of the coder. The crosscoders are trained once and "
+        "kept in the run's folder.",
         crosscoder_figure.DEFINITIONS,
         crosscoder_figure.VARIANT,
         crosscoder_figure.draw,

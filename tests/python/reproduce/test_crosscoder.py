@@ -123,7 +123,10 @@ def test_figure_5_shows_its_controls(run_dir: Path) -> None:
     leading, histogram, means, scaling = figure.axes
     assert len(leading.patches) == 2 * 4
     results = crosscoder_figure.results(runs[0])
-    assert [label.get_text() for label in means.get_yticklabels()] == list(results)
+    assert [label.get_text() for label in means.get_yticklabels()] == [
+        *results,
+        crosscoder_figure.LEDGER,
+    ]
     legend = histogram.get_legend()
     assert legend is not None
     names = {text.get_text() for text in legend.get_texts()}

@@ -2,6 +2,7 @@
 
 from .config import CrosscoderConfig
 from .controls import latent_scaling, replicate_streams, shuffle_streams, strongest_elsewhere
+from .ledger_shares import ledger_profile
 from .losses import auxiliary_loss, decoder_weight, reconstruction_loss, weighted_l1
 from .model import Crosscoder
 from .quality import Quality, decoder_cosine, evaluate, max_cosine
@@ -40,6 +41,7 @@ __all__ = [
     "latent_scaling",
     "layer_stream_share",
     "leading_stream_counts",
+    "ledger_profile",
     "load_crosscoder",
     "load_latents",
     "load_record",
