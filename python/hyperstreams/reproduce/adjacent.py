@@ -49,7 +49,6 @@ def draw_band(ax: Axes, run: CapturedRun) -> Axes:
     ax.fill_between(places, initial[:, 0], initial[:, 2], color=style.REFERENCE, alpha=0.10, lw=0)
     style.initial_line(ax, initial[:, 1])
     ax.axhline(0.0, color=style.FAINT, lw=0.9, ls=":", label="unrelated")
-    ax.set_ylim(min(-0.1, float(trained.min()) - 0.05, float(initial.min()) - 0.05), 1.03)
     style.site_axis(ax, [name.partition("-")[2] for name in pair_names(run.trained_trace)])
     ax.set_xlabel("site, compared with the one before")
     return ax
@@ -62,6 +61,9 @@ def draw(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
         draw_band(ax, run)
         ax.set_title(run.label)
     axes[0].set_ylabel("cosine")
+    found = [one for run in runs for one in (run.initial_trace, run.trained_trace)]
+    lowest = min(float(adjacent_quantiles(one).min()) for one in found)
+    axes[0].set_ylim(min(-0.1, lowest - 0.05), 1.03)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure

@@ -138,10 +138,13 @@ def gain_rows(runs: Sequence[CapturedRun]) -> list[Row]:
 
 
 def around_one(ax: Axes) -> None:
-    """Limits that show small departures from 1, and 0 once half of it is gone."""
+    """Limits that show small departures from 1, and 0 once half is gone; large ones as powers."""
     values = numpy.concatenate([numpy.asarray(line.get_ydata(), dtype=float) for line in ax.lines])
     low, high = min(values.min(), 1.0), max(values.max(), 1.0)
     margin = 0.1 * max(high - low, 0.02)
+    if high > 20 and low > 0:
+        ax.set_yscale("log")
+        return
     ax.set_ylim(0.0 if low < 0.5 else low - margin, high + margin)
 
 

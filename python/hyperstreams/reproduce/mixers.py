@@ -50,7 +50,12 @@ def mixer_colours() -> Any:
 
 
 def entry(value: float) -> str:
-    """A mixer entry in a cell: three decimals without the leading zero; small ones as a power."""
+    """A mixer entry in a cell: three decimals without the leading zero; small ones as a power.
+
+    From 10 on three digits.
+    """
+    if abs(value) >= 9.9995:
+        return f"{value:.3g}".replace("e+0", "e")
     if value != 0 and abs(value) < 5e-4:
         mantissa, _, exponent = f"{value:.0e}".partition("e")
         return f"{mantissa}e{int(exponent)}"

@@ -63,9 +63,8 @@ def draw_curves(ax: Axes, groups: dict[str, list[CapturedRun]]) -> Axes:
         ax.plot(steps, mean, color=colour, lw=2.2, marker="o", label=f"{name}, {len(group)} seeds")
         ax.axhline(mean[-1], color=style.FAINT, lw=0.9, ls=":")
         start += [series(run)[1][0] for run in group]
-    note = f"at initialisation {statistics.mean(start):.2f} (above)\ndotted: mean at the end"
-    ax.text(0.02, 0.03, note, transform=ax.transAxes, fontsize=6.5, va="bottom")
-    ax.set_xlabel("step")
+    mean_start = statistics.mean(start)
+    ax.set_xlabel(f"step (at initialisation {mean_start:.2f}, above; dotted: mean at the end)")
     ax.set_ylabel("validation loss (nats per byte)")
     ax.legend(loc="upper right")
     return ax

@@ -66,24 +66,34 @@ def draw_site(ax: Axes, run: CapturedRun, site: str, *, fontsize: float = 6.5) -
 def draw(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
     """A row per number of streams; for every model three sites beside each other."""
     models, rows_of_runs = ordered(runs)
-    groups = figure.subfigures(1, len(models), squeeze=False)[0]
-    for model, part in zip(models, groups, strict=True):
-        part.suptitle(model, fontsize=8.5, fontweight="bold")
-        axes = part.subplots(len(rows_of_runs), 3, squeeze=False)
-        for row, same_n in zip(axes, rows_of_runs, strict=True):
-            run = next((r for r in same_n if describe(r.settings) == model), None)
-            if run is None:
-                for ax in row:
-                    ax.axis("off")
-                n = same_n[0].trained.n_streams
-                row[1].text(0.5, 0.5, f"n = {n}\nnot built", ha="center", va="center", fontsize=7)
-                continue
-            for ax, site in zip(row, three_sites(run.trained), strict=True):
-                draw_site(ax, run, site)
-            row[0].set_ylabel(f"n = {run.trained.n_streams}\ndestination", fontsize=7)
-            for ax in row:
-                ax.set_xlabel("source", fontsize=6.5, labelpad=1)
+    gap = 0.12
+    widths = [w for _ in models for w in (1.0, 1.0, 1.0, gap)][:-1]
+    axes = figure.subplots(len(rows_of_runs), len(widths), squeeze=False, width_ratios=widths)
+    for ax in axes[:, 3::4].flat:
+        ax.axis("off")
+    for place, model in enumerate(models):
+        block = axes[:, 4 * place : 4 * place + 3]
+        block[0, 0].text(
+            0, 1.22, model, transform=block[0, 0].transAxes, fontsize=9, fontweight="bold"
+        )
+        for row, same_n in zip(block, rows_of_runs, strict=True):
+            _draw_row(row, model, same_n)
     return figure
+
+
+def _draw_row(row: Sequence[Axes], model: str, same_n: Sequence[CapturedRun]) -> None:
+    """Three sites of one model at one n, or a note that there is no such run."""
+    run = next((one for one in same_n if describe(one.settings) == model), None)
+    n = same_n[0].trained.n_streams
+    if run is None:
+        for ax in row:
+            ax.axis("off")
+        row[1].text(0.5, 0.5, f"n = {n}\nnot built", ha="center", va="center", fontsize=7)
+        return
+    for ax, site in zip(row, three_sites(run.trained), strict=True):
+        draw_site(ax, run, site)
+        ax.set_xlabel("source", fontsize=6.5, labelpad=1)
+    row[0].set_ylabel(f"n = {n}\ndestination", fontsize=7)
 
 
 def rows(runs: Sequence[CapturedRun]) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -38,6 +39,10 @@ LEDGER_DEFINITIONS = {
     "C[s, j]": "weight of writer j in stream s before the readout, X = C Y; token mean (D11)",
     "e": "the embedding; with streams that start scaled, the sum over the starts",
 }
+
+
+LARGE = 20.0
+"""Beyond this factor weights are shown on a logarithmic scale, linear between -1 and 1."""
 
 
 def start_of(run: CapturedRun, found: Trace) -> Tensor | None:
@@ -78,7 +83,13 @@ def phases(run: CapturedRun) -> tuple[tuple[str, Trace], tuple[str, Trace]]:
 def draw_weights(ax: Axes, values: Any, columns: Sequence[str], limit: float) -> Any:
     """A heat map of signed weights around 0, what cannot be written yet left blank."""
     colours = style.require_matplotlib().colormaps["RdBu_r"]
-    image = ax.imshow(values, cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
+    kinds = import_module("matplotlib.colors")
+    norm = (
+        kinds.Normalize(-limit, limit)
+        if limit <= LARGE
+        else kinds.SymLogNorm(linthresh=1.0, vmin=-limit, vmax=limit)
+    )
+    image = ax.imshow(values, cmap=colours, norm=norm, aspect="auto")
     every = max(len(columns) // 12, 1)
     places = range(0, len(columns), every)
     ax.set_xticks(places, [columns[k] for k in places], rotation=90, fontsize=6)
@@ -164,7 +175,11 @@ def draw_patterns(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
             style.initial_line(ax, initial[name].numpy())
             flat = numpy.asarray(plain[name].numpy())
             ax.plot(range(len(flat)), flat, color=style.FAINT, lw=0.9, ls=":", label="residual")
-            ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
+            drawn = numpy.concatenate([values, flat])
+            if drawn.min() > 0 and drawn.max() > LARGE * drawn.min() and name == "decay":
+                ax.set_yscale("log")
+            else:
+                ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
         distances = [str(k + 1) for k in range(len(trained["decay"]))]
         style.site_axis(row[0], distances, label="distance (sites back)")
         style.site_axis(row[1], [*sites, "out"], label="read by")

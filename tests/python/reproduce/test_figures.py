@@ -210,6 +210,7 @@ def test_bad_requests_are_worded(run_dirs: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_printed_mixer_entries() -> None:
+    assert [entry(v) for v in (171.49, -12.34, 12345.6)] == ["171", "-12.3", "1.23e4"]
     assert [entry(v) for v in (0.99401, 0.9996, 0.0021, 0.000335, 0.0, -0.25, 9.6e-6)] == [
         ".994",
         "1.000",
