@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+
+from torch import Tensor
 
 from ..diagnostics import capture
 from ..models import GPT
@@ -81,21 +84,26 @@ class Historian:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
-    def __call__(self, model: GPT, step: int) -> None:
+    @cached_property
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """The windows, read once."""
         config = self.config
-        path = history_path(config.run_dir(), step)
-        if not config.model.has_streams or path.exists():
-            return
         data = open_data(
             config.dataset,
             tokenizer=config.tokenizer,
             block_size=config.model.block_size,
             val_fraction=config.val_fraction,
         )
-        batches = data.eval_batches(HISTORY_BATCH_SIZE, HISTORY_WINDOWS)
+        return list(data.eval_batches(HISTORY_BATCH_SIZE, HISTORY_WINDOWS))
+
+    def __call__(self, model: GPT, step: int) -> None:
+        config = self.config
+        path = history_path(config.run_dir(), step)
+        if not config.model.has_streams or path.exists():
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         details = {"step": step, "seed": config.seed, "split": "validation, fixed windows"}
-        capture(model, batches, details=details).save(path)
+        capture(model, self.batches, details=details).save(path)
 
 
 def train_command(config: TrainConfig) -> str:

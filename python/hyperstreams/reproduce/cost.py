@@ -69,7 +69,8 @@ def estimate(scale: Scale, configs: Sequence[TrainConfig], missing: Sequence[Tra
         f"scale {scale.name}: {len(missing)} runs to train, {done} there; "
         f"{sum(cost.tokens for cost in costs):,} tokens, "
         f"{sum(cost.operations for cost in costs):.2e} operations, "
-        f"estimated {duration(seconds)} of training ({source})"
+        f"estimated {duration(seconds)} of training ({source}); evaluation, captures, coders, "
+        "interventions and drawing come on top"
     )
 
 

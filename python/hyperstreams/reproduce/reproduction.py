@@ -92,7 +92,8 @@ def reproduce(
         raise RunError(f"scale {scale.name}: runs are missing and are not trained here")
     plan = estimate(scale, placed, cache.missing(configs))
     if not quiet:
-        print(f"reproduce: {len(specs)} figures and 6 claims; {plan}", flush=True)
+        names = ", ".join(spec.name for spec in specs)
+        print(f"reproduce: claims K1 to K6 and {names}; {plan}", flush=True)
     cache.train(configs, quiet=quiet)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

@@ -226,6 +226,36 @@ def test_reproduce_makes_a_page_with_the_claims(
     assert (tmp_path / "claims.csv").read_text().count("\n") == 1 + 12
 
 
+def test_commands_find_or_train_and_say_what_stopped_them(
+    scale: Scale,
+    cache: RunCache,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(SCALES, "smoke", scale)
+    where = ["--scale", "smoke", "--runs", str(cache.root), "--out", str(tmp_path)]
+    assert main(["figure", "fig8", *where, "--quiet"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "fig8.png")
+    assert main(["reproduce", "--figures", "fig8", *where]) == 0
+    printed = capsys.readouterr().out
+    assert "reproduce: claims K1 to K6 and fig8; scale smoke" in printed
+    assert "K6 inconclusive: Learned Stream Scaling lowers dominance and loss" in printed
+    assert "hyperstreams reproduce --figures fig8" in (tmp_path / "report.html").read_text()
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        raise InterruptedError("SIGINT")
+
+    monkeypatch.setattr(RunCache, "train", stopped)
+    for command in (["figure", "fig8"], ["reproduce", "--figures", "fig8"]):
+        assert main([*command, *where, "--quiet"]) == 130
+        assert "the same command continues" in capsys.readouterr().err
+    assert (
+        main(["reproduce", "--scale", "paper", "--figures", "fig9", "--runs", str(tmp_path)]) == 0
+    )
+    assert "claims, fig9 at scale paper" in capsys.readouterr().out
+
+
 def test_feature_shares_come_with_their_controls(
     scale: Scale, cache: RunCache, folders: list[Path]
 ) -> None:
