@@ -136,10 +136,19 @@ def overall(claims: Sequence[Claim], where: str) -> str:
     outcome = {claim.key: claim.outcome for claim in claims}
     core = ("K1", "K2")
     if all(outcome[key] == "refuted" for key in core):
+        refuted = {m.name for claim in claims for m in claim.measures if m.outcome == "refuted"}
+        even = all(
+            {f"{side} dominance", f"{side} dominance gained"} & refuted
+            for side in ("read", "write")
+        )
+        usage = (
+            "streams are used evenly, or no more unevenly than they were initialised to,"
+            if even
+            else "no one stream persistently dominates both reads and writes,"
+        )
         return (
-            f"At this scale ({where}) the diagnosis is refuted: streams are used evenly, or no "
-            "more unevenly than they were initialised to, and mixing is substantial after the "
-            "first block."
+            f"At this scale ({where}) the diagnosis is refuted: {usage} and mixing is substantial "
+            "after the first block."
         )
     if all(outcome[key] == "supported" for key in core):
         return (

@@ -143,7 +143,20 @@ def test_planted_numbers_are_measured() -> None:
 def test_balanced_use_with_mixing_refutes_the_diagnosis() -> None:
     claims = [make(seeds(balanced)) for make in (claim_k1, claim_k2, claim_k3, claim_k4)]
     claims += [claim_k5({}), claim_k6([], [])]
-    assert "the diagnosis is refuted" in overall(claims, "planted")
+    assert "the diagnosis is refuted: streams are used evenly" in overall(claims, "planted")
+    turning = seeds(
+        lambda seed: planted(
+            share=[favouring(k % N, 0.9) for k in range(len(SITES))], mass=0.5, seed=seed
+        )
+    )
+    claims[:2] = [claim_k1(turning), claim_k2(turning)]  # a dominant stream, another at every site
+    assert "refuted: no one stream persistently dominates" in overall(claims, "planted")
+    claims[:2] = [claim_k1(seeds(collapsed)), claim_k2(seeds(collapsed))]
+    assert "the diagnosis is supported" in overall(claims, "planted")
+    claims[0] = claim_k1(seeds(balanced))
+    assert "neither supported nor refuted whole: K1 refuted, K2 supported" in overall(claims, "p")
+    claims = [make(seeds(balanced)) for make in (claim_k1, claim_k2, claim_k3, claim_k4)]
+    claims += [claim_k5({}), claim_k6([], [])]
     assert verdict_words(claims[0], "planted") == (
         "Refuted at this scale (planted) by: late mixing."
     )
