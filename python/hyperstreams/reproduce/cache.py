@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..diagnostics import capture
 from ..models import GPT
-from ..train import TrainConfig, open_data, run_training
+from ..train import NonFiniteError, TrainConfig, open_data, run_training
 from ..train.run_dir import finished_summary
 from .labels import config_labels
 from .progress import Progress
@@ -61,13 +61,20 @@ class RunCache:
             ]
             progress = Progress(labels, costs, [config.steps for config in missing])
             for index, config in enumerate(missing):
-                summary = run_training(
-                    config,
-                    resume=True,
-                    progress=False,
-                    on_record=None if quiet else progress.start(index),
-                    on_checkpoint=Historian(config),
-                )
+                try:
+                    summary = run_training(
+                        config,
+                        resume=True,
+                        progress=False,
+                        on_record=None if quiet else progress.start(index),
+                        on_checkpoint=Historian(config),
+                    )
+                except NonFiniteError as error:
+                    raise NonFiniteError(
+                        f"{labels[index]} ({config.run_dir()}): {error}",
+                        step=error.step,
+                        module=error.module,
+                    ) from error
                 if summary.stopped != "finished":
                     raise InterruptedError(summary.stopped)
                 if not quiet:

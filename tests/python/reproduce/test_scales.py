@@ -25,7 +25,7 @@ from hyperstreams.reproduce.progress import duration
 from hyperstreams.reproduce.reproduction import describe_scale, reproduce, wanted_runs
 from hyperstreams.reproduce.runs import open_runs
 from hyperstreams.reproduce.scales import SCALES, SEEDS, Scale, get_scale
-from hyperstreams.train import RunError, read_metrics, run_training
+from hyperstreams.train import NonFiniteError, RunError, read_metrics, run_training
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -280,6 +280,12 @@ def test_labels_say_what_differs() -> None:
     assert config_labels(plans.stream_counts(tiny))[:2] == ["KromHC, n = 2", "mHC, n = 2"]
     assert config_labels(plans.phase(tiny))[-1] == "mHC-lite, lr 0.005, connections x10, seed 1"
     assert config_labels([tiny.config(), tiny.config(budget=2)])[1] == "mHC-lite, 1,200 steps"
+
+
+def test_a_run_that_diverges_is_named(scale: Scale, tmp_path: Path) -> None:
+    config = scale.config(lr=1e30, grad_clip=None)
+    with pytest.raises(NonFiniteError, match=r"^mHC-lite \(.*mhc_lite-seed0-.*not finite at step"):
+        RunCache(tmp_path).train([config], quiet=True)
 
 
 def test_bad_requests_are_worded(scale: Scale, tmp_path: Path) -> None:
