@@ -60,7 +60,7 @@ PYTHON = {
     ".init": ["torch", "._errors"],
     ".models": ["torch", ".ops", ".nn", ".init", "._errors"],
     ".diagnostics": ["torch", "numpy", ".ops", ".nn", "._errors"],
-    ".diagnostics.composite": ["torch"],
+    ".diagnostics.composite": ["torch", "._errors"],
     ".diagnostics.crosscoder": ["torch", "safetensors", ".diagnostics", "._errors"],
     ".diagnostics.activations": ["torch"],
     ".diagnostics.alignment": ["torch"],

@@ -29,6 +29,9 @@ def assign(cost: Tensor) -> tuple[Tensor, Tensor]:
     Row j is assigned column ``permutation[j]``. Exact, by dynamic programming over the ``2**n``
     subsets of columns, so n is at most 16.
     """
+    # Exponential in n but without a loop over the leading axes: a capture has a matrix for every
+    # token and site. Dictionaries of thousands of latents, one matrix, take the polynomial solver
+    # of crosscoder/stability.py.
     n = cost.shape[-1]
     if cost.ndim < 2 or cost.shape[-2] != n or not 1 <= n <= 16:
         raise ValueError(f"assign: cost: expected [..., n, n], n <= 16, got {list(cost.shape)}")

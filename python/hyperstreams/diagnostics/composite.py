@@ -13,18 +13,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .._errors import check_choice
+
 Direction = Literal["from_start", "to_end"]
 CompositeAverage = Literal["mean_of_products", "product_of_means"]
 Side = Literal["destination", "source"]
 GainDefinition = Literal["absolute_sum", "sum_of_absolutes"]
 
 _SUMMED_AXIS: dict[str, int] = {"destination": -1, "source": -2}
-
-
-def _check_choice(op: str, argument: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        expected = " or ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{op}: {argument}: expected {expected}, got {value!r}")
 
 
 def composites(h_res: Tensor, *, direction: Direction = "from_start") -> Tensor:
@@ -36,7 +32,7 @@ def composites(h_res: Tensor, *, direction: Direction = "from_start") -> Tensor:
     permutation they compose to; permuting the streams permutes both axes. Null: none. Initial
     value: the same product of the initial mixers. Source: mHC (2512.24880), composite mappings.
     """
-    _check_choice("composites", "direction", direction, ("from_start", "to_end"))
+    check_choice("composites", "direction", direction, ("from_start", "to_end"))
     product = torch.eye(h_res.shape[-1], dtype=h_res.dtype, device=h_res.device)
     product = product.expand(h_res.shape[1:])
     chain = [product]
@@ -61,7 +57,7 @@ def mean_composite(
     token means. They agree for mixers that do not depend on the token, and only the first is what
     the network does. Source: mHC (2512.24880) draws token means over one sequence.
     """
-    _check_choice("mean_composite", "average", average, ("mean_of_products", "product_of_means"))
+    check_choice("mean_composite", "average", average, ("mean_of_products", "product_of_means"))
     tokens = h_res.flatten(1, -3) if h_res.ndim > 3 else h_res.unsqueeze(1)
     if average == "product_of_means":
         return composites(tokens.mean(dim=1), direction=direction)
@@ -120,7 +116,7 @@ def dobrushin(h_res: Tensor, *, over: Side = "source") -> Tensor:
     permutations; at most 1 for stochastic mixers and submultiplicative over products. Unchanged
     when streams are permuted. Initial value of one site as :func:`uniform_contraction`.
     """
-    _check_choice("dobrushin", "over", over, ("destination", "source"))
+    check_choice("dobrushin", "over", over, ("destination", "source"))
     compared = h_res.mT if over == "source" else h_res
     difference = compared.unsqueeze(-2) - compared.unsqueeze(-3)
     return 0.5 * difference.abs().sum(dim=-1).amax(dim=(-2, -1))
@@ -139,7 +135,7 @@ def contraction_bound(h_res: Tensor, *, over: Side = "source") -> Tensor:
 
 def mixer_sums(p: Tensor, *, side: Side) -> Tensor:
     """What each destination receives, or each source spends (D9): ``[..., n, n] -> [..., n]``."""
-    _check_choice("mixer_sums", "side", side, ("destination", "source"))
+    check_choice("mixer_sums", "side", side, ("destination", "source"))
     return p.sum(dim=_SUMMED_AXIS[side])
 
 
@@ -159,8 +155,8 @@ def amax_gain(
     Initial value: that of the initial mixers, 1 for constrained ones; null: none.
     Source: mHC (2512.24880), Amax gain magnitude; composites of HC reach about 3000 there.
     """
-    _check_choice("amax_gain", "side", side, ("destination", "source"))
-    _check_choice("amax_gain", "definition", definition, ("absolute_sum", "sum_of_absolutes"))
+    check_choice("amax_gain", "side", side, ("destination", "source"))
+    check_choice("amax_gain", "definition", definition, ("absolute_sum", "sum_of_absolutes"))
     terms = p.abs() if definition == "sum_of_absolutes" else p
     return terms.sum(dim=_SUMMED_AXIS[side]).abs().amax(dim=-1)
 

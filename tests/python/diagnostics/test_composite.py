@@ -55,7 +55,7 @@ def test_order_of_the_product() -> None:
         assert torch.allclose(backward[k] @ forward[k], forward[-1])
     order = torch.randperm(4, generator=generator(7))
     assert torch.allclose(composite.composites(permuted(r, order)), permuted(forward, order))
-    with pytest.raises(ValueError, match="composites: direction: expected 'from_start'"):
+    with pytest.raises(ValueError, match="composites: direction: expected one of from_start"):
         composite.composites(r, direction="backwards")  # type: ignore[arg-type]
 
 

@@ -44,6 +44,8 @@ def _assign(cost: Tensor) -> Tensor:
     Rows enter one by one. ``u``, ``v`` are the dual prices that keep reduced costs at least 0 and
     at 0 on what is assigned; each row's cheapest path through reduced costs ends at a free column.
     """
+    # Polynomial, for thousands of latents; ``alignment.assign`` is exponential in n <= 16 and
+    # takes all matrices of a batch at once.
     rows, columns = cost.shape
     u, v = cost.new_zeros(rows), cost.new_zeros(columns)
     owner = [-1] * columns
