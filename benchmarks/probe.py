@@ -13,7 +13,9 @@ from hyperstreams.models import GPT, GPTConfig
 from .timing import paired_times, summarize
 
 LEVELS = {"coefficients": (COEFFICIENTS, 10, 0.002), "streams": (STREAMS, 100, 0.01)}
-"""Quantities, ``every`` and the largest share of a step that they may cost, amortised."""
+"""Quantities, ``every``, and the largest share of a step that they may cost on average at it."""
+NOT_DUE_LIMIT = 0.005
+"""Largest share that a probe may cost on a step that it does not sample: the noise of the timing."""
 
 
 def build_steps(preset: str, tokens_per_step: int) -> dict[str, Callable[[], None]]:
@@ -32,18 +34,22 @@ def build_steps(preset: str, tokens_per_step: int) -> dict[str, Callable[[], Non
         optimizer.step()
 
     def sampled(what: tuple[str, ...]) -> Callable[[], None]:
+        probe = Probe(model, what=what, every=1)
+
         def run() -> None:
-            with Probe(model, what=what) as probe:
+            with probe:
                 step()
                 probe.scalars(0)
 
         return run
 
+    idle = Probe(model, every=100, dense=False)
+
     def not_due() -> None:
-        with Probe(model, every=100, dense=False) as probe:
-            probe.start(1)
+        with idle:
+            idle.start(1)
             step()
-            probe.scalars(1)
+            idle.scalars(1)
 
     levels = {name: sampled(what) for name, (what, _, _) in LEVELS.items()}
     return {"without": step, "not due": not_due, **levels}
@@ -64,6 +70,13 @@ def run_probe(*, rounds: int) -> list[dict[str, Any]]:
                 "amortised": round(extra / every, 5),
                 "limit": limit,
             }
+        extra = 1 / table["not due"]["ratio"] - 1
+        levels["not due"] = {
+            "sampled_step": round(extra, 4),
+            "every": 1,
+            "amortised": round(extra, 5),
+            "limit": NOT_DUE_LIMIT,
+        }
         results.append({"preset": preset, "tokens": tokens, "times": table, "levels": levels})
     return results
 

@@ -7,6 +7,7 @@ functions, so that what is read or patched is the module that trains.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,9 +35,16 @@ def public_name(path: str) -> str:
     return f"blocks.{match[1]}.{'attn' if match[2] == 'a' else 'mlp'}_hc"
 
 
-def tap_modules(model: nn.Module) -> dict[str, HyperConnection | ReduceStreams]:
-    """The modules that can be tapped, by public name, in the order of ``model.modules()``.
+def has_sites(model: nn.Module) -> bool:
+    """Whether any module of the model is an ``nn.HyperConnection``."""
+    return any(isinstance(module, HyperConnection) for module in model.modules())
 
+
+def tap_modules(model: nn.Module) -> dict[str, HyperConnection | ReduceStreams]:
+    """The modules that can be tapped, by public name.
+
+    Sites in the order of their ``site_index`` where all have one and no two the same, otherwise as
+    they stand in ``model.modules()``; a model whose sites run in another order should number them.
     Raises ValueError for a model without any: connections of other kinds have no such points.
     """
     found = {
@@ -44,12 +52,24 @@ def tap_modules(model: nn.Module) -> dict[str, HyperConnection | ReduceStreams]:
         for path, module in model.named_modules()
         if isinstance(module, HyperConnection | ReduceStreams)
     }
-    if not any(isinstance(module, HyperConnection) for module in found.values()):
+    if not has_sites(model):
         raise ValueError(
             "hooks: model: expected one with nn.HyperConnection sites, "
             f"got {type(model).__name__} without"
         )
-    return found
+    indices = [
+        module.connection.site_index
+        for module in found.values()
+        if isinstance(module, HyperConnection)
+    ]
+    if None in indices or len(set(indices)) < len(indices):
+        return found
+
+    def place(item: tuple[str, HyperConnection | ReduceStreams]) -> float:
+        index = item[1].connection.site_index if isinstance(item[1], HyperConnection) else None
+        return math.inf if index is None else index
+
+    return dict(sorted(found.items(), key=place))
 
 
 def _points(module: nn.Module) -> tuple[str, ...]:

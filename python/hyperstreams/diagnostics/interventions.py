@@ -96,7 +96,9 @@ class Replace:
     def __post_init__(self) -> None:
         check_choice("Replace", "what", self.what, REPLACEMENTS)
         check_choice("Replace", "by", self.by, REPLACEMENTS[self.what])
-        if (self.keep is not None) != (self.by == "top") or (self.keep or 1) < 1:
+        if (self.keep is not None) != (self.by == "top") or (
+            self.keep is not None and self.keep < 1
+        ):
             raise ValueError(
                 "Replace: keep: expected at least 1 with by='top' and None otherwise, "
                 f"got {self.keep} with by={self.by!r}"
@@ -128,7 +130,8 @@ def intervene(
     generator : for ``by="resample"``; each forward draws anew.
 
     Gradients flow through edits. Raises ValueError for unknown sites or streams, and in the forward
-    for a batch that is not the one of ``clean``.
+    for a batch that is not the one of ``clean``: another shape, or other streams before the first
+    site while those are unedited.
     """
     check_choice("intervene", "routing", routing, ROUTINGS)
     sites = site_map(model)
@@ -143,6 +146,9 @@ def intervene(
             f"got {', '.join(clean.site_names)}"
         )
     functions: dict[str, list[Hook]] = {}
+    if clean is not None:
+        first = f"{sites.point(sites.names[0])}.hook_streams_in"
+        functions[first] = [partial(_same_batch, clean.streams[0], values=True)]
     if routing == "frozen" and clean is not None:
         for k, name in enumerate(sites.names):
             for point, values in (
@@ -152,7 +158,7 @@ def intervene(
             ):
                 functions[f"{sites.point(name)}.{point}"] = [partial(_frozen, values[k])]
             states = f"{sites.point(name)}.hook_streams_in"
-            functions[states] = [partial(_same_batch, clean.streams[k])]
+            functions.setdefault(states, []).append(partial(_same_batch, clean.streams[k]))
     for edit in edits:
         for point, function in _hooks_of(edit, sites, clean, generator):
             functions.setdefault(point, []).append(function)
@@ -198,11 +204,16 @@ def _chain(functions: Sequence[Hook], value: Tensor, name: str) -> Tensor:
     return value
 
 
-def _same_batch(clean: Tensor, value: Tensor, name: str) -> None:
+def _same_batch(clean: Tensor, value: Tensor, name: str, *, values: bool = False) -> None:
     if clean.shape != value.shape:
         raise ValueError(
             f"intervene: clean: expected the trace of this batch, with streams "
             f"{list(value.shape)} at {name}, got {list(clean.shape)}"
+        )
+    # Before the first site nothing but the tokens decides; the tolerance is for other precisions.
+    if values and (clean - value).norm() > 0.05 * clean.norm():
+        raise ValueError(
+            f"intervene: clean: expected the trace of this batch, got other streams at {name}"
         )
 
 

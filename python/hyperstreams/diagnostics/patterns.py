@@ -108,14 +108,15 @@ def lambda_pattern(
 
 
 def parallel_blocks(
-    c: Tensor, *, max_coupling: float = 0.1, min_similarity: float = 0.9
+    c: Tensor, *, max_coupling: float = 0.1, min_similarity: float = 0.9, min_writers: int = 3
 ) -> ParallelBlocks:
     """Neighbouring sites that work in parallel rather than in sequence (D12p).
 
     For each site i >= 1: ``coupling = |c[i, i]| / max_j |c[i, j]|``, how much it reads of the site
     just before it, and ``similarity``, the cosine of rows i and i - 1 over the writers that both
-    can see. ``detected`` where the coupling is at most ``max_coupling`` and the similarity at least
-    ``min_similarity``. Plain residual: coupling 1. Source: parallel transformer blocks found in
+    can see: of one writer always 1 or -1, of few often large by chance. ``detected`` where the
+    coupling is at most ``max_coupling``, the similarity at least ``min_similarity`` and the writers
+    at least ``min_writers``. Plain residual: coupling 1. Source: parallel transformer blocks found in
     2409.19606 (HC); the thresholds are ours.
     """
     _check("parallel_blocks", c, 1)
@@ -126,7 +127,9 @@ def parallel_blocks(
         similarity.append(torch.nn.functional.cosine_similarity(row[:i], before[:i], dim=0))
     pair = torch.stack(coupling) if coupling else c.new_zeros(0)
     cosine = torch.stack(similarity) if similarity else c.new_zeros(0)
-    return ParallelBlocks(pair, cosine, (pair <= max_coupling) & (cosine >= min_similarity))
+    writers = torch.arange(1, 1 + len(pair), device=c.device)
+    found = (pair <= max_coupling) & (cosine >= min_similarity) & (writers >= min_writers)
+    return ParallelBlocks(pair, cosine, found)
 
 
 def readout_embedding_weight(c: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -13,7 +14,7 @@ from ..nn import ExpandStreams, HyperConnection, ReduceStreams
 from . import metrics
 from .alarm import Alarm, collapse_alarm
 from .capture import Capture, streams_of_size
-from .hooks import public_name
+from .hooks import has_sites, tap_modules
 from .moments import Moments
 from .quantities import QUANTITIES, needs_streams, quantity
 from .sinks import Sink
@@ -75,7 +76,9 @@ class Probe:
         coefficients alone (``COEFFICIENTS``) no pass over the streams is spent.
     sinks : called with the step and its scalars; see ``diagnostics.sinks``.
 
-    Attributes: ``samples``, the captures by step; ``moments``, of every scalar over samples.
+    Attributes: ``samples``, the captures by step; ``moments``, of every scalar over samples: their
+    spread is over training. That over micro-batches is in a sample's ``batch(k)``; that over tokens
+    is kept for the mixer alone (``token_variation``).
     """
 
     def __init__(
@@ -90,10 +93,10 @@ class Probe:
     ) -> None:
         if every < 1:
             raise ValueError(f"Probe: every: expected at least 1, got {every}")
-        modules = {public_name(path): module for path, module in model.named_modules()}
-        self._sites = {k: m for k, m in modules.items() if isinstance(m, HyperConnection)}
-        expands = [m for m in modules.values() if isinstance(m, ExpandStreams)]
-        reduces = [m for m in modules.values() if isinstance(m, ReduceStreams)]
+        expands = [m for m in model.modules() if isinstance(m, ExpandStreams)]
+        reduces = [m for m in model.modules() if isinstance(m, ReduceStreams)]
+        found = {} if not has_sites(model) else tap_modules(model)
+        self._sites = {k: m for k, m in found.items() if isinstance(m, HyperConnection)}
         families: list[Any] = [m for m in model.modules() if getattr(m, "observes", False)]
         known = set(QUANTITIES)
         self._expand: Any
@@ -174,8 +177,9 @@ class Probe:
         self.samples[step] = self._capture(rows)
         values = summarize(self.samples[step], self.what)
         for name, value in values.items():
-            part = Moments.of([value])
-            self.moments[name] = self.moments.get(name, Moments()).merge(part)
+            if math.isfinite(value):
+                part = Moments(1.0, value, 0.0, value, value)
+                self.moments[name] = self.moments.get(name, Moments()).merge(part)
         for sink in self.sinks:
             sink(step, values)
         return values
@@ -200,9 +204,9 @@ def summarize(sample: Capture, what: Sequence[str] = STREAMS) -> dict[str, float
     values: dict[str, float] = {}
     for name in what:
         table = quantity(name, sample)
-        for row, entry in zip(QUANTITIES[name].row_names(sample), table, strict=True):
+        for row, entry in zip(QUANTITIES[name].row_names(sample), table.tolist(), strict=True):
             for index, value in _entries(entry):
-                values[f"{name}/{row}{index}"] = value
+                values[f"{name}/{row}{index and '/' + index}"] = value
         if table.ndim == 1:
             values[f"{name}/mean"] = float(table.nanmean())
         if name in ("read_share", "write_share"):
@@ -211,10 +215,10 @@ def summarize(sample: Capture, what: Sequence[str] = STREAMS) -> dict[str, float
     return values
 
 
-def _entries(entry: Tensor) -> Iterable[tuple[str, float]]:
-    if entry.ndim == 0:
-        yield "", float(entry)
+def _entries(entry: Any, index: str = "") -> Iterable[tuple[str, float]]:
+    """``(s2.s0, value)`` of nested lists."""
+    if not isinstance(entry, list):
+        yield index, entry
         return
-    for place in torch.cartesian_prod(*[torch.arange(size) for size in entry.shape]):
-        index = tuple(place.reshape(-1).tolist())
-        yield "/" + ".".join(f"s{k}" for k in index), float(entry[index])
+    for k, part in enumerate(entry):
+        yield from _entries(part, f"{index}.s{k}" if index else f"s{k}")

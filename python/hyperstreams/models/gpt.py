@@ -163,6 +163,11 @@ class GPT(nn.Module):
                 "GPT: collect_stats: expected a connection with streams, "
                 f"got {self.config.connection!r}"
             )
+        if collect_stats and self.training and getattr(self.reduce, "coefficients_only", False):
+            raise RuntimeError(
+                "GPT: collect_stats: expected evaluation mode while a probe of coefficients alone "
+                "samples the training forwards"
+            )
         h = self._embed(tokens, 0)
         carried = self.config.has_streams
         x: Any = self.expand(h, collect_stats=True) if collect_stats and carried else self.expand(h)

@@ -285,7 +285,7 @@ class HyperConnection(nn.Module):
                     h_pre=h_pre,
                     h_post=h_post,
                     h_res=h_res,
-                    coefficients_only=self.coefficients_only,
+                    coefficients_only=self.coefficients_only and self.training,
                 )
                 stats = torch.cat([stats, row])
             return Streams(state, y, h_res, h_post, stats)

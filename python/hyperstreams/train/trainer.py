@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -83,7 +84,12 @@ class Trainer:
         self.found_bad = torch.zeros((), device=self.device)
         self.optimizer.found_inf = self.found_bad  # type: ignore[attr-defined]
         self.probe: Probe | None = None
-        if config.probe_every and (config.model.has_streams or self.model.observes):
+        if config.probe_every and not (config.model.has_streams or self.model.observes):
+            warnings.warn(
+                f"probe_every: connection {config.model.connection!r} has no streams to probe",
+                stacklevel=2,
+            )
+        elif config.probe_every:
             self.probe = Probe(self.model, every=config.probe_every)
         self._reset_interval()
 

@@ -87,6 +87,9 @@ def test_errors() -> None:
         collapse_alarm(samples, "norm")
     with pytest.raises(ValueError, match="samples: expected at least one"):
         collapse_alarm({})
+    unknown = {0: sample_of(torch.full((SITES, N), float("nan"), dtype=torch.float64))}
+    with pytest.raises(ValueError, match="expected coefficients, got none for 'write_eff"):
+        collapse_alarm(unknown)
     with pytest.raises(ValueError, match="level: expected in"):
         collapse_alarm(samples, level=0.0)
 

@@ -160,6 +160,45 @@ def test_any_module_with_sites_can_be_traced() -> None:
     assert torch.allclose(result.streams[-1].mean(dim=-2), model(h))
 
 
+def test_numbered_sites_are_ordered_by_their_number() -> None:
+    class Backwards(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.expand = hnn.ExpandStreams(n_streams=4, width=8)
+            for name, index in (("second", 1), ("first", 0)):
+                site = hnn.HyperConnection(
+                    torch.nn.Linear(8, 8),
+                    connection="hc_static",
+                    n_streams=4,
+                    width=8,
+                    site_index=index,
+                    designate="round_robin",
+                )
+                setattr(self, name, site)
+            self.reduce = hnn.ReduceStreams(n_streams=4, width=8)
+
+        def forward(self, h: Tensor) -> Tensor:
+            return self.reduce(self.second(self.first(self.expand(h))))
+
+    model, h = Backwards(), torch.randn(2, 5, 8)
+    with torch.no_grad():
+        for index, site in enumerate((model.first, model.second)):
+            n = site.connection.n_streams
+            site.connection.bias[n : 2 * n] = 3.0 * torch.nn.functional.one_hot(
+                torch.tensor(index), n
+            )
+    seen = trace(model, h)
+    assert seen.site_names == ("first", "second")
+    with hs.Probe(model) as probe:
+        model(h)
+        probe.scalars(0)
+    assert probe.site_names == ("first", "second")
+    share = hs.diagnostics.quantity("write_share", probe.samples[0])
+    assert share.argmax(dim=-1).tolist() == [0, 1]
+    assert seen.h_post[:, 0, 0].argmax(dim=-1).tolist() == [0, 1]
+    assert hook_names(model)[0] == "first.hook_streams_in"
+
+
 def test_errors() -> None:
     model, (tokens, _) = model_of("mhc"), batch()
     with (

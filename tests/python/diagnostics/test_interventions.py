@@ -261,6 +261,19 @@ def test_errors_are_worded() -> None:
         pass
 
 
+def test_the_trace_of_other_tokens_is_refused() -> None:
+    model, tokens = model_of("mhc"), batch()[0]
+    clean = trace(model, tokens)
+    for routing, edits in (("frozen", []), ("live", [Rescue([0], "L0m")])):
+        with (
+            pytest.raises(ValueError, match="trace of this batch, got other streams"),
+            hs.intervene(model, *edits, routing=routing, clean=clean),  # type: ignore[arg-type]
+        ):
+            model(tokens.flip(1))
+    with pytest.raises(ValueError, match="keep: expected at least 1"):
+        Replace("mixer", "top", keep=0)
+
+
 def test_any_model_with_sites_will_do() -> None:
     class Stack(torch.nn.Module):
         def __init__(self) -> None:

@@ -78,6 +78,15 @@ def test_coefficients_alone_give_the_same_numbers_and_nan_for_the_streams() -> N
     assert not diagnostics.quantity("norm", full.samples[0]).isnan().any()
 
 
+def test_captures_inside_a_probe_of_coefficients_are_whole() -> None:
+    model, inputs = model_of(), batch()
+    with hs.Probe(model, what=COEFFICIENTS):
+        inside = capture(model, [inputs])
+        with pytest.raises(RuntimeError, match="expected evaluation mode"):
+            model(*inputs, collect_stats=True)
+    assert torch.equal(inside.sums, capture(model, [inputs]).sums)
+
+
 def test_gradient_accumulation_is_merged_and_evaluation_ignored() -> None:
     model = model_of()
     with hs.Probe(model) as probe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -226,7 +227,11 @@ def test_progress_bar_without_tqdm(make_config: Make, monkeypatch: pytest.Monkey
 def test_probe_records(make_config: Make, connection: str) -> None:
     with_probe = make_config("probed", connection=connection, probe_every=4)
     without = make_config("plain", connection=connection)
-    run_training(with_probe, progress=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run_training(with_probe, progress=False)
+    said = [str(w.message) for w in caught if "has no streams to probe" in str(w.message)]
+    assert len(said) == (connection == "residual")
     run_training(without, progress=False)
     records = read_metrics(with_probe.run_dir(), "probe")
     if connection == "residual":
