@@ -15,7 +15,7 @@ from .timing import paired_times, summarize
 LEVELS = {"coefficients": (COEFFICIENTS, 10, 0.002), "streams": (STREAMS, 100, 0.01)}
 """Quantities, ``every``, and the largest share of a step that they may cost on average at it."""
 NOT_DUE_LIMIT = 0.005
-"""Largest share that a probe may cost on a step that it does not sample: the noise of the timing."""
+"""Largest share that a probe may cost on a step that is not sampled: the noise of the timing."""
 
 
 def build_steps(preset: str, tokens_per_step: int) -> dict[str, Callable[[], None]]:

@@ -116,8 +116,8 @@ def parallel_blocks(
     just before it, and ``similarity``, the cosine of rows i and i - 1 over the writers that both
     can see: of one writer always 1 or -1, of few often large by chance. ``detected`` where the
     coupling is at most ``max_coupling``, the similarity at least ``min_similarity`` and the writers
-    at least ``min_writers``. Plain residual: coupling 1. Source: parallel transformer blocks found in
-    2409.19606 (HC); the thresholds are ours.
+    at least ``min_writers``. Plain residual: coupling 1. Source: parallel transformer blocks found
+    in 2409.19606 (HC); the thresholds are ours.
     """
     _check("parallel_blocks", c, 1)
     coupling, similarity = [], []

@@ -66,6 +66,11 @@ def test_parallel_blocks() -> None:
     none = patterns.parallel_blocks(plain())
     assert none.coupling.tolist() == [1.0] * (K - 1)
     assert not none.detected.any()
+    # Two rows of one or two shared writers are alike by chance.
+    chance = plain()
+    chance[1, 1] = chance[2, 2] = 0.0
+    assert patterns.parallel_blocks(chance).similarity[0].item() == pytest.approx(1)
+    assert not patterns.parallel_blocks(chance).detected.any()
     # Low coupling alone is not a parallel block: the rows must be alike.
     c[5, :6] = torch.tensor([0.0, 0, 1, 0, -1, 0], dtype=torch.float64)
     assert patterns.parallel_blocks(c).coupling[4].item() == 0
