@@ -58,6 +58,11 @@ class JobResult:
     record: dict[str, Any]
 
     @property
+    def name(self) -> str:
+        """The folder's: the job's name and its identity."""
+        return self.folder.name
+
+    @property
     def coders(self) -> dict[str, dict[str, Any]]:
         """Records of the coders by name, in order."""
         return dict(self.record["coders"])
@@ -134,12 +139,12 @@ def run_job(
     *,
     on_record: Callable[[str, dict[str, Any]], None] | None = None,
 ) -> JobResult:
-    """Train and measure a job in ``out / job.name``, or read it back if it is there.
+    """Train and measure a job in ``out / job.folder_name(run)``, or read it back if it is there.
 
-    A result whose settings, weights or text differ is made anew. Training that was interrupted
-    continues from its last state, at most ``config.checkpoint_every`` steps back.
+    Results whose settings, weights or text differ lie beside each other. Training that was
+    interrupted continues from its last state, at most ``config.checkpoint_every`` steps back.
     """
-    folder = out / job.name
+    folder = out / job.folder_name(run)
     path = folder / RESULT
     identity = job.identity(run)
     if path.is_file():
@@ -182,7 +187,7 @@ def run_job(
         )
     result = {
         "identity": identity,
-        "name": job.name,
+        "name": folder.name,
         "job": job.flat(),
         "control": CONTROLS[job.control],
         "layers": [f"state after block {layer}" for layer in sites.layers],

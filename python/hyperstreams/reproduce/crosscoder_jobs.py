@@ -47,7 +47,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Folder of the job: what differs between the jobs of a figure."""
+        """What differs between the jobs of a figure."""
         weighting = "-concatenated" if self.config.l1_weighting == "concatenated_norm" else ""
         activation = self.config.activation + (weighting if self.config.activation == "l1" else "")
         centre = "-centred" if self.config.centre else ""
@@ -71,6 +71,10 @@ class Job:
         """Hash of everything that the result depends on: settings, weights, text, seed."""
         what = [FORMAT, self.flat(), run.checkpoint_sha256, run.data_sha256, run.seed]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
+
+    def folder_name(self, run: CapturedRun) -> str:
+        """Name of the job and the start of its identity: no other job or weights has it."""
+        return f"{self.name}-{self.identity(run)[:8]}"
 
 
 def recipe(run: CapturedRun) -> Job:

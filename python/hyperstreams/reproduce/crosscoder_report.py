@@ -60,8 +60,8 @@ def stability(results: Sequence[JobResult]) -> list[str]:
             for name in first.coders:
                 fraction = shared_fraction(*(_alive(result, name) for result in (first, second)))
                 lines.append(
-                    f"{fraction:.0%} of the alive features of {first.job.name}/{name} and "
-                    f"{second.job.name} match one to one with a cosine above 0.9"
+                    f"{fraction:.0%} of the alive features of {first.name}/{name} and "
+                    f"{second.name} match one to one with a cosine above 0.9"
                 )
     return lines
 
@@ -81,7 +81,7 @@ def table(results: Sequence[JobResult]) -> str:
             several = len(result.coders) > 1
             lines.append(
                 (
-                    f"{result.job.name}/{name}" if several else result.job.name,
+                    f"{result.name}/{name}" if several else result.name,
                     f"{coder['explained_variance_total']:.3f}",
                     recovered,
                     f"{coder['l0']:.1f}",
