@@ -45,8 +45,8 @@ def _train(arguments: Sequence[str]) -> int:
     parser = Parser(
         "crosscoder train",
         description="Train a crosscoder on the streams of a trained run, and the controls it is\n"
-        "read against. What is there already is kept; an interrupted training continues.\n"
-        "Defaults depend on the width of the model.",
+        "read against. What is there already is kept, also that of other settings or weights;\n"
+        "an interrupted training continues. Defaults depend on the width of the model.",
         examples=[
             "hyperstreams crosscoder train --run runs/mine --norm site,global",
             "hyperstreams crosscoder train --run runs/mine --activation l1 --controls none",
@@ -72,9 +72,9 @@ def _train(arguments: Sequence[str]) -> int:
     options: dict[str, tuple[Any, str]] = {
         "activation": (str, "batch_topk | topk | l1"),
         "n_latents": (int, "size of the dictionary"),
-        "k": (int, "active latents of a token"),
-        "l1_weight": (float, "weight of the L1 penalty"),
-        "l1_weighting": (str, "sum_of_norms | concatenated_norm"),
+        "k": (int, "active latents of a token; not for l1"),
+        "l1_weight": (float, "weight of the L1 penalty; only for l1"),
+        "l1_weighting": (str, "sum_of_norms | concatenated_norm; only for l1"),
         "steps": (int, "updates"),
         "batch_size": (int, "tokens of an update"),
         "lr": (float, "learning rate"),
@@ -96,6 +96,10 @@ def _train(arguments: Sequence[str]) -> int:
         raise RunError(f"{run.path}: connection {run.connection!r} has no streams")
     main_job = recipe(run)
     changes = {name: getattr(given, name) for name in options if hasattr(given, name)}
+    activation = changes.get("activation", main_job.config.activation)
+    for name in ("k",) if activation == "l1" else ("l1_weight", "l1_weighting"):
+        if name in changes:
+            raise RunError(f"--{name}: has no effect with --activation {activation}")
     controls = [name for name in given.controls.split(",") if name != "none"]
     for name in controls:
         if name not in CONTROLS:
@@ -119,7 +123,7 @@ def _train(arguments: Sequence[str]) -> int:
     out = Path(given.out) if given.out else run.path / "crosscoder"
     results = []
     for each in jobs:
-        print(each.name, flush=True)
+        print(each.folder_name(run), flush=True)
 
         def show(coder: str, record: dict[str, Any], steps: int = each.config.steps) -> None:
             print(

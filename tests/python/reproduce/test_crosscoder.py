@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,10 +48,12 @@ def test_train_and_report(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> 
         "joint-batch_topk-global-none",
         "joint-batch_topk-site-shuffled",
     }
-    assert {path.name for path in folder.iterdir()} == names
+    assert {path.name.rpartition("-")[0] for path in folder.iterdir()} == names
     assert all(name in printed for name in names)
 
-    record = json.loads((folder / "joint-batch_topk-site-none" / "result.json").read_text())
+    (main,) = folder.glob("joint-batch_topk-site-none-*")
+    record = json.loads((main / "result.json").read_text())
+    assert record["name"] == main.name
     assert record["job"]["config"]["steps"] == 6
     assert record["job"]["config"]["seed"] == 0
     assert record["run"]["checkpoint_sha256"]
@@ -58,10 +61,10 @@ def test_train_and_report(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> 
     harm = losses["mean_loss"] - losses["clean_loss"]
     rest = losses["mean_loss"] - losses["spliced_loss"]
     assert losses["recovered"] == pytest.approx(rest / harm)
-    coder, stored = load_crosscoder(folder / "joint-batch_topk-site-none" / "joint")
+    coder, stored = load_crosscoder(main / "joint")
     assert coder.n_sites == 4
     assert stored["sites"] == ["0.s0", "0.s1", "0.s2", "0.s3"]
-    latents = load_latents(folder / "joint-batch_topk-site-none" / "joint")
+    latents = load_latents(main / "joint")
     alive = latents["density"] > 0
     torch.testing.assert_close(
         latents["share"][alive].sum(dim=1), torch.ones(int(alive.sum())).double()
@@ -90,14 +93,54 @@ def test_another_seed_is_kept_beside_and_compared(
         assert cli.main([*command, "--controls", "none", "--seed", seed]) == 0
     capsys.readouterr()
     assert cli.main(["crosscoder", "report", str(run_dir)]) == 0
-    line = "joint-batch_topk-site-none/joint and joint-batch_topk-site-none-seed1 match one to one"
-    assert line in capsys.readouterr().out
+    folder = run_dir / "crosscoder"
+    (first,) = (path.name for path in folder.glob("joint-batch_topk-site-none-[!s]*"))
+    (second,) = (path.name for path in folder.glob("joint-batch_topk-site-none-seed1-*"))
+    assert f"{first}/joint and {second} match one to one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"layers": (0, 1)},
+        {"windows": 4},
+        {"config": {"k": 3}},
+        {"config": {"n_latents": 20}},
+        {"config": {"steps": 7}},
+        {"config": {"lr": 1e-3}},
+        {"config": {"activation": "l1", "l1_weight": 0.1}},
+    ],
+)
+def test_every_setting_has_a_folder_of_its_own(run_dir: Path, changed: dict[str, Any]) -> None:
+    (run,) = open_runs([run_dir])
+    job = recipe(run)
+    config = replace(job.config, **changed.get("config", {}))
+    other = replace(job, **{**changed, "config": config})
+    plain = replace(job, config=replace(job.config, activation=config.activation))
+    assert other.name == plain.name
+    assert other.folder_name(run) != plain.folder_name(run)
+    assert job.folder_name(run) == recipe(run).folder_name(run)
+    assert job.folder_name(run) != job.folder_name(replace(run, checkpoint_sha256="0"))
+
+
+def test_what_is_there_is_kept_beside_other_settings(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["crosscoder", "train", "--run", str(run_dir), "--norm", "site", *SHORT]
+    command += ["--controls", "none"]
+    assert cli.main(command) == 0
+    folder = run_dir / "crosscoder"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert cli.main([*command, "--k", "3"]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert {result.job.config.k for result in read_results(folder)} == {3, 4}
+    capsys.readouterr()
 
 
 def test_one_site_coders_are_exported(run_dir: Path) -> None:
     command = ["crosscoder", "train", "--run", str(run_dir), "--variant", "per_stream"]
     assert cli.main([*command, "--norm", "site", "--controls", "none", *SHORT]) == 0
-    folder = run_dir / "crosscoder" / "per_stream-batch_topk-site-none"
+    (folder,) = (run_dir / "crosscoder").glob("per_stream-batch_topk-site-none-*")
     for stream in range(4):
         config = json.loads((folder / f"stream{stream}" / "saelens" / "cfg.json").read_text())
         assert config["architecture"] == "jumprelu"
@@ -155,12 +198,20 @@ def test_bad_requests_are_worded(
     run_dirs: dict[str, Path], run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = ["crosscoder", "train", "--run"]
+    l1, topk = ([*train, str(run_dir), "--activation", name] for name in ("l1", "topk"))
     for arguments, message in (
         ([*train, str(run_dirs["residual"])], "connection 'residual' has no streams"),
         ([*train, str(run_dir), "--layers", "0,7"], r"layers: expected some of 0 to 1, got [0, 7]"),
         ([*train, str(run_dir), "--norm", "sites"], "norm: expected one of none, global, site"),
         ([*train, str(run_dir), "--variant", "both"], "expected one of joint, per_layer"),
         ([*train, str(run_dir), "--controls", "mixed"], "--controls: expected some of"),
+        ([*l1, "--k", "4"], "--k: has no effect with --activation l1"),
+        ([*topk, "--l1_weight", "0.1"], "--l1_weight: has no effect with --activation topk"),
+        (
+            [*train, str(run_dir), "--l1_weighting", "sum_of_norms"],
+            "--l1_weighting: has no effect with --activation batch_topk",
+        ),
+        ([*train, str(run_dir), "--activation", "relu", "--k", "4"], "expected one of l1, topk"),
         ([*train, str(run_dir), "--layers", "a"], "expected block indices such as 0,2,4"),
         (["crosscoder", "report", str(run_dir)], "no crosscoder found"),
         (["crosscoder", "show"], "invalid choice"),
