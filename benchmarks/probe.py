@@ -56,7 +56,10 @@ def build_steps(preset: str, tokens_per_step: int) -> dict[str, Callable[[], Non
 
 
 def run_probe(*, rounds: int) -> list[dict[str, Any]]:
-    """Both presets; ``amortised``: extra share of a step at the level's ``every``."""
+    """Both presets; ``amortised``: extra share of a step at the level's ``every``.
+
+    Limits hold for the small preset: of a step of the tiny one Python's own time is a large part.
+    """
     results = []
     for preset, tokens in (("tiny", 2048), ("small", 2048)):
         times = paired_times(build_steps(preset, tokens), rounds=rounds)
@@ -83,7 +86,7 @@ def run_probe(*, rounds: int) -> list[dict[str, Any]]:
 
 def print_probe(results: list[dict[str, Any]]) -> None:
     print("\nCost of a probe, mHC-lite training step (paired medians)")
-    print("| preset | ms a step | level | sampled step | every | amortised | limit |")
+    print("| preset | ms a step | level | sampled step | every | amortised | limit (small) |")
     print("|---|---|---|---|---|---|---|")
     for case in results:
         for name, level in case["levels"].items():
@@ -95,10 +98,10 @@ def print_probe(results: list[dict[str, Any]]) -> None:
 
 
 def too_dear(results: list[dict[str, Any]]) -> list[str]:
-    """The levels above their limits."""
+    """The levels of the small preset above their limits."""
     return [
         f"{case['preset']}, {name}: {level['amortised']:.2%} of a step, limit {level['limit']:.1%}"
         for case in results
         for name, level in case["levels"].items()
-        if level["amortised"] > level["limit"]
+        if case["preset"] == "small" and level["amortised"] > level["limit"]
     ]
