@@ -149,14 +149,15 @@ def claim_k4(seeds: Sequence[SeedCaptures]) -> Claim:
     )
 
 
-def claim_k5(shares: Mapping[str, Sequence[float]]) -> Claim:
+def claim_k5(shares: Mapping[str, Sequence[float]], left_out: str = "") -> Claim:
     """Mean largest stream share of features: ``trained``, and the controls by seed.
 
     ``shares`` has the keys ``trained``, ``shuffled`` and ``random``, norm-balanced (3.5 of the
-    crosscoder's controls); empty where no coder was trained.
+    crosscoder's controls); empty where no coder was trained or none has a live feature.
+    ``left_out`` says which seeds are missing and why.
     """
     if not shares:
-        return Claim("K5", (), "No crosscoder was trained for this report.")
+        return Claim("K5", (), left_out or "No crosscoder was trained for this report.")
     trained = tuple(shares["trained"])
     measures = [
         Measure(
@@ -171,7 +172,7 @@ def claim_k5(shares: Mapping[str, Sequence[float]]) -> Claim:
         excess = tuple(a - b for a, b in zip(trained, shares[control], strict=True))
         definition = f"the same minus the control with {name}"
         measures.append(Measure(f"share above {name}", definition, excess, None, 0.0, "control"))
-    return Claim("K5", tuple(measures))
+    return Claim("K5", tuple(measures), left_out)
 
 
 def claim_k6(

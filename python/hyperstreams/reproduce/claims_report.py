@@ -49,12 +49,13 @@ def seed_captures(runs: Sequence[CapturedRun]) -> list[SeedCaptures]:
     ]
 
 
-def feature_shares(runs: Sequence[CapturedRun]) -> dict[str, list[float]]:
+def feature_shares(runs: Sequence[CapturedRun]) -> tuple[dict[str, list[float]], str]:
     """Mean largest stream share of each run's crosscoder features, and of two controls.
 
-    The coders of figure 5 with sites normalised; trained where they are missing. Empty when a
-    coder has no live feature.
+    The coders of figure 5 with sites normalised; trained where they are missing. A run of which a
+    coder has no live feature is left out: the second value names it, and is empty otherwise.
     """
+    left_out = []
     found: dict[str, list[float]] = {"trained": [], "shuffled": [], "random": []}
     for run in runs:
         main = recipe(run)
@@ -63,17 +64,26 @@ def feature_shares(runs: Sequence[CapturedRun]) -> dict[str, list[float]]:
             "shuffled": dataclasses.replace(main, control="shuffled"),
             "random": dataclasses.replace(main, control="random_weights"),
         }
+        shares = {}
         for key, job in jobs.items():
             coders = run_job(run, job, run.path / "crosscoder").coders.values()
-            found[key].append(statistics.mean(coder["mean_max_share"] for coder in coders))
-    finite = all(math.isfinite(value) for values in found.values() for value in values)
-    return found if finite and runs else {}
+            shares[key] = statistics.mean(coder["mean_max_share"] for coder in coders)
+        empty = [key for key, share in shares.items() if not math.isfinite(share)]
+        if empty:
+            left_out.append(f"seed {run.seed} ({', '.join(empty)})")
+            continue
+        for key, share in shares.items():
+            found[key].append(share)
+    reason = f"Left out, no live feature in a coder: {', '.join(left_out)}." if left_out else ""
+    return (found if found["trained"] else {}), reason
 
 
 def judge_claims(
-    runs: Sequence[CapturedRun], shares: Mapping[str, Sequence[float]] | None = None
+    runs: Sequence[CapturedRun],
+    shares: Mapping[str, Sequence[float]] | None = None,
+    left_out: str = "",
 ) -> list[Claim]:
-    """All six claims from the runs of ``plans.claims`` and the shares of figure 5."""
+    """All six claims from the runs of ``plans.claims`` and what :func:`feature_shares` gives."""
     models = {
         name: seed_captures([run for run in runs if describe(run.settings) == name])
         for name in (PLAIN, SCALED, CONTROL)
@@ -81,7 +91,7 @@ def judge_claims(
     plain = models[PLAIN]
     return [
         *(make(plain) for make in (claim_k1, claim_k2, claim_k3, claim_k4)),
-        claim_k5(shares or {}),
+        claim_k5(shares or {}, left_out),
         claim_k6(plain, models[SCALED], models[CONTROL]),
     ]
 

@@ -109,8 +109,8 @@ def reproduce(
     runs = open_runs(cache.folders(claims_plan(scale)), device=device)
     # Coders are the dearest part: for as many seeds as decide, and not where figure 5 is left out.
     plain = [run for run in runs if describe(run.settings) == PLAIN][:MIN_SEEDS]
-    shares = feature_shares(plain) if "fig5" in made else {}
-    judged = judge_claims(runs, shares)
+    shares, left_out = feature_shares(plain) if "fig5" in made else ({}, "")
+    judged = judge_claims(runs, shares, left_out)
     where = describe_scale(scale)
     write_csv(out / "claims.csv", claim_rows(judged), COLUMNS)
     record = json.dumps(claims_json(judged, where), indent=2)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hyperstreams.cli import main
 from hyperstreams.cli_train import main as train_main
 from hyperstreams.diagnostics import capture
 from hyperstreams.models import GPT, GPTConfig, parameter_table
-from hyperstreams.reproduce import plans
+from hyperstreams.reproduce import claims_report, plans
 from hyperstreams.reproduce.cache import RunCache, train_command, unique
 from hyperstreams.reproduce.claims_report import feature_shares
 from hyperstreams.reproduce.cost import cost_table, estimate, measured_rate, run_cost
@@ -260,7 +261,8 @@ def test_feature_shares_come_with_their_controls(
     scale: Scale, cache: RunCache, folders: list[Path]
 ) -> None:
     runs = open_runs(folders[:1])
-    shares = feature_shares(runs)
+    shares, left_out = feature_shares(runs)
+    assert left_out == ""
     assert {key: len(values) for key, values in shares.items()} == {
         "trained": 1,
         "shuffled": 1,
@@ -270,7 +272,32 @@ def test_feature_shares_come_with_their_controls(
     stored = json.loads(next((folders[0] / "crosscoder").glob("*/result.json")).read_text())
     means = [coder["mean_max_share"] for coder in stored["coders"].values()]
     assert means[0] in [values[0] for values in shares.values()]
-    assert feature_shares([]) == {}
+    assert feature_shares([]) == ({}, "")
+
+
+def test_a_coder_without_live_features_costs_its_seed_only(
+    cache: RunCache, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = open_runs(folders[:1])
+    runs = [runs[0], replace(runs[0])]
+    dead: set[int] = {id(runs[1])}
+
+    def made(run: Any, job: Any, out: Path) -> Any:
+        empty = id(run) in dead and job.control == "shuffled"
+        return SimpleNamespace(coders={"joint": {"mean_max_share": float("nan") if empty else 0.5}})
+
+    monkeypatch.setattr(claims_report, "run_job", made)
+    shares, left_out = feature_shares(runs)
+    assert shares == {"trained": [0.5], "shuffled": [0.5], "random": [0.5]}
+    assert left_out == "Left out, no live feature in a coder: seed 0 (shuffled)."
+    claim = claims_report.claim_k5(shares, left_out)
+    assert left_out in claims_report.verdict_words(claim, "planted")
+    dead.add(id(runs[0]))
+    shares, left_out = feature_shares(runs)
+    assert shares == {}
+    words = claims_report.verdict_words(claims_report.claim_k5(shares, left_out), "planted")
+    assert "not measured. Left out, no live feature in a coder: seed 0 (shuffled), seed 0" in words
+    assert "No crosscoder was trained" not in words
 
 
 def test_labels_say_what_differs() -> None:
