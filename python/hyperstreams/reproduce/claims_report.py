@@ -142,9 +142,22 @@ def _list(by: Mapping[str, Sequence[str]]) -> str:
 
 
 def overall(claims: Sequence[Claim], where: str) -> str:
-    """One sentence on the diagnosis as a whole."""
+    """The diagnosis as a whole in a sentence, and what held before training already."""
     outcome = {claim.key: claim.outcome for claim in claims}
     core = ("K1", "K2")
+    early = [
+        claim.key
+        for claim in claims
+        if claim.key in core
+        and claim.outcome == "supported"
+        and any(measure.so_from_the_start for measure in claim.measures)
+    ]
+    caveat = (
+        f" {' and '.join(early)} met the threshold before training already: no evidence that "
+        "training leads there."
+        if early
+        else ""
+    )
     if all(outcome[key] == "refuted" for key in core):
         refuted = {m.name for claim in claims for m in claim.measures if m.outcome == "refuted"}
         even = all(
@@ -163,10 +176,13 @@ def overall(claims: Sequence[Claim], where: str) -> str:
     if all(outcome[key] == "supported" for key in core):
         return (
             f"At this scale ({where}) the diagnosis is supported: mixing stays near the identity "
-            "and one stream dominates beyond initialisation and beyond chance."
+            f"and one stream dominates beyond initialisation and beyond chance.{caveat}"
         )
     said = ", ".join(f"{key} {outcome[key]}" for key in CLAIMS)
-    return f"At this scale ({where}) the diagnosis is neither supported nor refuted whole: {said}."
+    return (
+        f"At this scale ({where}) the diagnosis is neither supported nor refuted whole: {said}."
+        f"{caveat}"
+    )
 
 
 def claim_rows(claims: Sequence[Claim]) -> list[dict[str, Any]]:

@@ -122,7 +122,9 @@ def test_every_claim_about_a_checkpoint_can_come_out_each_way(make: object) -> N
 
 
 def test_planted_numbers_are_measured() -> None:
-    (mixing,) = claim_k1(seeds(balanced)).measures
+    mixing, gained, largest = claim_k1(seeds(balanced)).measures
+    assert gained.values == pytest.approx(((0.5 - 0.006) / 0.75,) * 3, rel=1e-4)
+    assert largest.values == pytest.approx(mixing.values, rel=1e-4)
     assert mixing.values == pytest.approx((0.5 / 0.75,) * 3, rel=1e-4)
     assert mixing.initial == pytest.approx((0.006 / 0.75,) * 3, rel=1e-4)
     by_name = {m.name: m for m in claim_k2(seeds(collapsed)).measures}
@@ -153,12 +155,14 @@ def test_balanced_use_with_mixing_refutes_the_diagnosis() -> None:
     assert "refuted: no one stream persistently dominates" in overall(claims, "planted")
     claims[:2] = [claim_k1(seeds(collapsed)), claim_k2(seeds(collapsed))]
     assert "the diagnosis is supported" in overall(claims, "planted")
+    assert "beyond chance. K1 met the threshold before training already" in overall(claims, "p")
     claims[0] = claim_k1(seeds(balanced))
     assert "neither supported nor refuted whole: K1 refuted, K2 supported" in overall(claims, "p")
+    assert "before training" not in overall(claims, "p")
     claims = [make(seeds(balanced)) for make in (claim_k1, claim_k2, claim_k3, claim_k4)]
     claims += [claim_k5({}), claim_k6([], [])]
     assert verdict_words(claims[0], "planted") == (
-        "Refuted at this scale (planted) by: late mixing."
+        "Refuted at this scale (planted) by: late mixing, late mixing gained, largest late site."
     )
     table = claims_table(claims, "planted")
     assert table.count("refuted</span>") >= 5

@@ -224,7 +224,7 @@ def test_reproduce_makes_a_page_with_the_claims(
     record = json.loads((tmp_path / "claims.json").read_text())
     assert record["thresholds"]["late mixing"] == {"wanted": "low", "support": 0.1, "refute": 0.25}
     assert len(record["claims"]) == 6
-    assert (tmp_path / "claims.csv").read_text().count("\n") == 1 + 12
+    assert (tmp_path / "claims.csv").read_text().count("\n") == 1 + 14
 
 
 def test_commands_find_or_train_and_say_what_stopped_them(

@@ -95,8 +95,8 @@ def test_mixing() -> None:
     initial = Plant().capture()
     verdict = mixing("planted", Plant(averaging=0.4).capture(), initial, replicated=False)
     assert verdict.outcome == "not shown"
-    assert "0.4000 on average" in verdict.evidence
-    assert "0.0060 at initialisation" in verdict.evidence
+    assert f"{0.4 / 0.75:.4f} on average" in verdict.evidence
+    assert "0.0080 at initialisation" in verdict.evidence
     far = mixing("planted", initial, Plant(averaging=0.7).capture(), replicated=False)
     assert far.outcome == "shown"
     assert "They began there" not in far.evidence
