@@ -14,7 +14,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Literal
 
-from .verdicts import NEAR_IDENTITY, NEAR_IDENTITY_LARGEST, STUDENT
+from .verdicts import NEAR_IDENTITY, STUDENT
 
 Outcome = Literal["supported", "refuted", "inconclusive"]
 MIN_SEEDS = 3
@@ -53,8 +53,7 @@ THRESHOLDS: dict[str, Threshold] = {
     # The same distances from the start instead of from the identity: the level decides where the
     # start is near the identity, and this says how much of it training brought.
     "late mixing gained": Threshold("low", NEAR_IDENTITY, MIXED),
-    # A single site may have twice what the mean may have.
-    "largest late site": Threshold("low", NEAR_IDENTITY_LARGEST, 2 * MIXED),
+    "largest late site": Threshold("low", NEAR_IDENTITY, MIXED),
     # 0 is even use, 1 a single stream; four streams are initialised to 0.30.
     "read dominance": Threshold("high", 0.50, 0.35),
     "write dominance": Threshold("high", 0.50, 0.35),
