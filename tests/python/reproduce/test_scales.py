@@ -222,7 +222,7 @@ def test_reproduce_makes_a_page_with_the_claims(
     assert describe_scale(scale) in page
     assert page.count("data:image/png;base64,") == 1
     record = json.loads((tmp_path / "claims.json").read_text())
-    assert record["thresholds"]["late mixing"] == {"wanted": "low", "support": 0.1, "refute": 0.25}
+    assert record["thresholds"]["late mixing"] == {"wanted": "low", "support": 0.05, "refute": 0.25}
     assert len(record["claims"]) == 6
     assert (tmp_path / "claims.csv").read_text().count("\n") == 1 + 14
 
