@@ -48,25 +48,36 @@ def quantity_rows(
         values, error = quantity(name, capture), standard_error(name, capture)
         names = QUANTITIES[name].row_names(capture)
         for index in itertools.product(*(range(size) for size in values.shape)):
-            if sites is not None and names[index[0]] not in sites:
-                continue
-            rows.append(
-                {
-                    "figure": figure,
-                    "panel": panel,
-                    "run": run.label,
-                    "connection": run.connection,
-                    "seed": run.seed,
-                    "phase": phase,
-                    "quantity": name,
-                    "site": names[index[0]],
-                    "stream": index[1] if len(index) > 1 else "",
-                    "other": index[2] if len(index) > 2 else "",
-                    "value": values[index].item(),
-                    "standard_error": error[index].item(),
-                }
-            )
+            if sites is None or names[index[0]] in sites:
+                row = _row(figure, panel, run, phase, name, values, names, index)
+                rows.append({**row, "standard_error": error[index].item()})
     return rows
+
+
+def _row(
+    figure: str,
+    panel: str,
+    run: CapturedRun,
+    phase: str,
+    name: str,
+    values: torch.Tensor,
+    sites: Sequence[str],
+    index: tuple[int, ...],
+) -> Row:
+    """The row of one entry: ``index`` is (site, stream, other), as far as there are."""
+    return {
+        "figure": figure,
+        "panel": panel,
+        "run": run.label,
+        "connection": run.connection,
+        "seed": run.seed,
+        "phase": phase,
+        "quantity": name,
+        "site": sites[index[0]],
+        "stream": index[1] if len(index) > 1 else "",
+        "other": index[2] if len(index) > 2 else "",
+        "value": values[index].item(),
+    }
 
 
 def tensor_rows(
@@ -79,22 +90,8 @@ def tensor_rows(
     sites: Sequence[str],
 ) -> list[Row]:
     """Rows of a tensor whose first axis is ``sites``; further axes are stream and other."""
-    return [
-        {
-            "figure": figure,
-            "panel": panel,
-            "run": run.label,
-            "connection": run.connection,
-            "seed": run.seed,
-            "phase": phase,
-            "quantity": name,
-            "site": sites[index[0]],
-            "stream": index[1] if len(index) > 1 else "",
-            "other": index[2] if len(index) > 2 else "",
-            "value": values[index].item(),
-        }
-        for index in itertools.product(*(range(size) for size in values.shape))
-    ]
+    places = itertools.product(*(range(size) for size in values.shape))
+    return [_row(figure, panel, run, phase, name, values, sites, index) for index in places]
 
 
 def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:

@@ -99,6 +99,14 @@ def draw_weights(ax: Axes, values: Any, columns: Sequence[str], limit: float) ->
     return image
 
 
+def weight_bar(figure: Figure, image: AxesImage, row: Any, label: str) -> None:
+    """The colour scale of a row of panels, with a line at weight 1."""
+    bar = figure.colorbar(image, ax=row, pad=0.01, fraction=0.03)
+    bar.ax.axhline(1.0, color=style.REFERENCE, lw=1.2)
+    bar.set_label(label, fontsize=6.5)
+    bar.outline.set_visible(False)
+
+
 def draw_unfolded(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
     """A row per run: contributions at initialisation and trained, on one colour scale."""
     axes = figure.subplots(len(runs), 2, squeeze=False)
@@ -119,10 +127,7 @@ def draw_unfolded(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
             ax.set_title(f"{run.label}: {phase}")
             ax.set_xlabel("written by")
         row[0].set_ylabel("read by")
-        bar = figure.colorbar(image, ax=row, pad=0.01, fraction=0.03)
-        bar.ax.axhline(1.0, color=style.REFERENCE, lw=1.2)
-        bar.set_label("weight (line: plain residual, 1)", fontsize=6.5)
-        bar.outline.set_visible(False)
+        weight_bar(figure, image, row, "weight (line: plain residual, 1)")
     return figure
 
 
@@ -254,10 +259,7 @@ def draw_ledger(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
             ax.set_title(f"{run.label}: {phase}")
             ax.set_xlabel("written by")
         row[0].set_ylabel("stream")
-        bar = figure.colorbar(image, ax=row, pad=0.01, fraction=0.03)
-        bar.ax.axhline(1.0, color=style.REFERENCE, lw=1.2)
-        bar.set_label("weight (line: 1)", fontsize=6.5)
-        bar.outline.set_visible(False)
+        weight_bar(figure, image, row, "weight (line: 1)")
     return figure
 
 

@@ -10,7 +10,7 @@ import torch
 from hyperstreams.diagnostics import Compression, Replace, collapse_streams, effects
 from hyperstreams.diagnostics.truncation import balanced_projection, cut_values, later_reads
 from hyperstreams.nn import permute_streams
-from intervention_models import batch, model_of
+from small_models import batch, model_of
 from torch import Tensor
 
 

@@ -22,7 +22,7 @@ from hyperstreams.diagnostics import (
 )
 from hyperstreams.diagnostics.effect_matrices import stream_subsets
 from hyperstreams.nn import permute_streams
-from intervention_models import batch, model_of
+from small_models import batch, model_of
 from torch.nn import functional
 
 STATES = ("L0a", "L0m", "L1a", "L1m", "readout")

@@ -10,6 +10,7 @@ import torch
 from hyperstreams import nn as hnn
 from hyperstreams import ops
 from hyperstreams.diagnostics import hook_names, hooks, trace
+from small_models import Stack
 from torch import Tensor
 
 
@@ -139,25 +140,10 @@ def test_nested_blocks_compose_and_are_undone() -> None:
 
 
 def test_any_module_with_sites_can_be_traced() -> None:
-    class Wrapped(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.expand = hnn.ExpandStreams(n_streams=3, width=8)
-            self.layers = torch.nn.ModuleList(
-                hnn.HyperConnection(torch.nn.Linear(8, 8), n_streams=3, width=8, site_index=k)
-                for k in range(2)
-            )
-
-        def forward(self, h: Tensor) -> Tensor:
-            x = self.expand(h)
-            for layer in self.layers:
-                x = layer(x)
-            return x.tensor.mean(dim=-2)
-
-    model, h = Wrapped(), torch.randn(2, 5, 8)
+    model, h = Stack(), torch.randn(2, 5, 8)
     result = trace(model, h)
     assert result.site_names == ("layers.0", "layers.1")
-    assert torch.allclose(result.streams[-1].mean(dim=-2), model(h))
+    assert torch.allclose(result.streams[-1].sum(dim=-2), model(h))
 
 
 def test_numbered_sites_are_ordered_by_their_number() -> None:

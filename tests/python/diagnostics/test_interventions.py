@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import hyperstreams as hs
 import pytest
 import torch
-from hyperstreams import nn as hnn
 from hyperstreams.diagnostics import Ablate, Replace, Rescue, effects, hooks, output_change, trace
 from hyperstreams.diagnostics.interventions import Edit
 from hyperstreams.diagnostics.replacements import top_entries
 from hyperstreams.diagnostics.sites import site_map
-from intervention_models import batch, model_of
+from small_models import Stack, batch, model_of
 from torch import Tensor
 
 DYNAMIC = ("hc", "mhc", "mhc_lite")
@@ -275,21 +274,6 @@ def test_the_trace_of_other_tokens_is_refused() -> None:
 
 
 def test_any_model_with_sites_will_do() -> None:
-    class Stack(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.expand = hnn.ExpandStreams(n_streams=3, width=8)
-            self.layers = torch.nn.ModuleList(
-                hnn.HyperConnection(torch.nn.Linear(8, 8), n_streams=3, width=8, site_index=k)
-                for k in range(2)
-            )
-
-        def forward(self, h: Tensor) -> Tensor:
-            x = self.expand(h)
-            for layer in self.layers:
-                x = layer(x)
-            return x.tensor.sum(dim=-2)
-
     stack, h = Stack(), torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
     assert site_map(stack).state_names == ("layers.0", "layers.1")
     labels = torch.zeros(2, 5, dtype=torch.int64)

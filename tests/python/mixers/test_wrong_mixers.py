@@ -238,9 +238,9 @@ class PermutesAffinely(Mixer):
 
 
 @dataclass(frozen=True)
-class Unfinished(Planted):
+class Refuses(Planted):
     def matrix(self, s: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise ArithmeticError("no matrix for these logits")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ class Unfinished(Planted):
         (NeverRefuses(), "refuses impossible n: check(0) must raise ValueError"),
         (PermutesBackwards(), "is not that of the logits with its streams permuted"),
         (PermutesAffinely(), "permute_logits is not linear"),
-        (Unfinished(), "gradients, n = 3: NotImplementedError"),
+        (Refuses(), "gradients, n = 3: ArithmeticError"),
         (Raises(), "KeyError: 'my own mistake'"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Mixer) else "",

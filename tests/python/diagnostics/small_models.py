@@ -6,6 +6,7 @@ from typing import Any
 
 import hyperstreams as hs
 import torch
+from hyperstreams import nn as hnn
 from torch import Tensor
 
 
@@ -27,3 +28,21 @@ def model_of(connection: str = "mhc", *, noise: float = 0.3, **overrides: Any) -
 def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
     rows = torch.randint(0, 256, (2, 17), generator=torch.Generator().manual_seed(seed))
     return rows[:, :-1], rows[:, 1:]
+
+
+class Stack(torch.nn.Module):
+    """No GPT: two sites of three streams of width 8, and the sum of the streams."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand = hnn.ExpandStreams(n_streams=3, width=8)
+        self.layers = torch.nn.ModuleList(
+            hnn.HyperConnection(torch.nn.Linear(8, 8), n_streams=3, width=8, site_index=k)
+            for k in range(2)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        x = self.expand(h)
+        for layer in self.layers:
+            x = layer(x)
+        return x.tensor.sum(dim=-2)
