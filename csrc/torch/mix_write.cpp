@@ -3,39 +3,14 @@
 
 #include <tuple>
 
-#include "tensors.h"
+#include "mix_write_inputs.h"
 
 namespace hyperstreams::torch_binding {
 namespace {
 
-/// The inputs that forward and backward share.
-struct Inputs {
-  Streams x;
-  DType y_dtype;
-  Rows y;
-  std::optional<Rows> h_res;
-  Rows h_post;
-  std::optional<Rows> bias;
-
-  Inputs(const Tensor& x_, const Tensor& y_, const std::optional<Tensor>& h_res_,
-         const Tensor& h_post_, const std::optional<Tensor>& bias_, const char* op)
-      : x(x_, op),
-        y_dtype(dtype_of(y_, op)),
-        y(y_, 1, x.tokens, x.width, y_.scalar_type(), op, "y"),
-        h_post(h_post_, 1, x.tokens, x.n_streams, coefficient_type(x.dtype), op, "h_post") {
-    const ScalarType type = coefficient_type(x.dtype);
-    if (h_res_) h_res.emplace(*h_res_, 2, x.tokens, x.n_streams * x.n_streams, type, op, "h_res");
-    if (bias_) bias.emplace(*bias_, 1, x.tokens, x.width, type, op, "bias");
-    STD_TORCH_CHECK(!bias || bias->is_static, op, ": bias must be [C]");
-  }
-
-  RowsView h_res_view() const { return h_res ? h_res->view : RowsView{nullptr, 0}; }
-  const void* bias_data() const { return bias ? bias->view.data : nullptr; }
-};
-
 Tensor mix_write(const Tensor& x, const Tensor& y, const std::optional<Tensor>& h_res,
                  const Tensor& h_post, const std::optional<Tensor>& bias) {
-  const Inputs in(x, y, h_res, h_post, bias, "mix_write");
+  const MixWriteInputs in(x, y, h_res, h_post, bias, "mix_write");
   Tensor x_out = new_empty_as(x);
   cpu::mix_write_forward(
       {in.x.tokens, in.x.n_streams, in.x.width, in.x.dtype, in.y_dtype, in.x.view, in.y.view,
@@ -48,7 +23,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mix_write_backward(
     const Tensor& grad_out, const Tensor& x, const Tensor& y, const std::optional<Tensor>& h_res,
     const Tensor& h_post, const std::optional<Tensor>& bias) {
   const char* op = "mix_write_backward";
-  const Inputs in(x, y, h_res, h_post, bias, op);
+  const MixWriteInputs in(x, y, h_res, h_post, bias, op);
   const Streams gradient(grad_out, op);
   const int n = in.x.n_streams;
   STD_TORCH_CHECK(gradient.dtype == in.x.dtype && gradient.tokens == in.x.tokens &&

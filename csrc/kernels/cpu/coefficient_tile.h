@@ -160,4 +160,9 @@ struct CoefficientTile {
   }
 };
 
+/// The coefficients of tokens [begin, end). For float and double.
+template <class T>
+void coefficients_tokens(const CoefficientsArgs& args, CoefficientTile<T>& tile, int64_t begin,
+                         int64_t end);
+
 }  // namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE

@@ -118,6 +118,13 @@ inline void dispatch_dtype(DType dtype, F&& f) {
   }
 }
 
+/// Bytes of one element.
+inline int64_t size_of(DType dtype) {
+  int64_t size = 0;
+  dispatch_dtype(dtype, [&](auto tag) { size = sizeof(typename decltype(tag)::type); });
+  return size;
+}
+
 /// Runs body(begin, end) over [0, tasks) through the caller's threads.
 template <class Body>
 inline void parallel(ParallelFor parallel_for, int64_t tasks, int64_t grain, const Body& body) {

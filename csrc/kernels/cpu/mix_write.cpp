@@ -6,6 +6,7 @@
 #include "hyperstreams/mix_write.h"
 
 #include "mix_write_rows.h"
+#include "token_ranges.h"
 
 namespace hyperstreams::cpu {
 namespace HYPERSTREAMS_ISA_NAMESPACE {
@@ -115,29 +116,27 @@ void write_token(const MixWriteArgs& args, int64_t t, const accumulate_t<S>* y) 
 template <class T>
 using ForwardToken = void (*)(const MixWriteArgs&, int64_t t, const T* y);
 
-template <class T>
-void forward(const MixWriteArgs& args, ForwardToken<T> kernel, int64_t grain,
-             ParallelFor parallel_for) {
-  parallel(parallel_for, args.tokens, grain, [&](int64_t begin, int64_t end) {
-    BranchRows<T, MixWriteArgs> branch(args);
-    for (int64_t t = begin; t < end; ++t) kernel(args, t, branch.row(t));
-  });
-}
-
 }  // namespace
 
-void mix_write_forward(const MixWriteArgs& args, ParallelFor parallel_for) {
+void mix_write_tokens(const MixWriteArgs& args, int64_t begin, int64_t end) {
   dispatch_dtype(args.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
-    ForwardToken<accumulate_t<scalar_t>> kernel = write_token<scalar_t>;
+    using acc_t = accumulate_t<scalar_t>;
+    ForwardToken<acc_t> kernel = write_token<scalar_t>;
     if (args.h_res.data) {
       dispatch_streams<scalar_t>(args.n_streams, [&](auto streams) {
         kernel = mix_token<scalar_t, decltype(streams)::value>;
       });
     }
-    const int64_t grain = token_grain((2 * args.n_streams + 1) * args.width * sizeof(scalar_t));
-    forward(args, kernel, grain, parallel_for);
+    BranchRows<acc_t, MixWriteArgs> branch(args);
+    for (int64_t t = begin; t < end; ++t) kernel(args, t, branch.row(t));
   });
+}
+
+void mix_write_forward(const MixWriteArgs& args, ParallelFor parallel_for) {
+  const int64_t grain = token_grain((2 * args.n_streams + 1) * args.width * size_of(args.dtype));
+  parallel(parallel_for, args.tokens, grain,
+           [&](int64_t begin, int64_t end) { mix_write_tokens(args, begin, end); });
 }
 
 }  // namespace HYPERSTREAMS_ISA_NAMESPACE

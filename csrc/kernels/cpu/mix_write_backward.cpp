@@ -7,6 +7,7 @@
 #include "hyperstreams/mix_write.h"
 
 #include "mix_write_rows.h"
+#include "token_ranges.h"
 
 namespace hyperstreams::cpu {
 namespace HYPERSTREAMS_ISA_NAMESPACE {
@@ -20,12 +21,14 @@ struct BackwardRows {
   T *grad_h_res, *grad_h_post;
 };
 
-template <class S>
+/// S: element type of x and grad_x. G: that of grad_out.
+template <class S, class G>
 struct MixBackwardToken : BackwardRows<accumulate_t<S>> {
   using acc_t = accumulate_t<S>;
   int n;
   int64_t width, x_stride, grad_stride;
-  const S *x, *grad_out;
+  const S* x;
+  const G* grad_out;
   const acc_t *h_res, *h_post;
   S* grad_x;
 
@@ -36,7 +39,7 @@ struct MixBackwardToken : BackwardRows<accumulate_t<S>> {
         x_stride(args.x.stream_stride),
         grad_stride(args.grad_out.stream_stride),
         x(static_cast<const S*>(args.x.data) + t * args.x.token_stride),
-        grad_out(static_cast<const S*>(args.grad_out.data) + t * args.grad_out.token_stride),
+        grad_out(static_cast<const G*>(args.grad_out.data) + t * args.grad_out.token_stride),
         h_res(static_cast<const acc_t*>(args.h_res.data) + t * args.h_res.token_stride),
         h_post(static_cast<const acc_t*>(args.h_post.data) + t * args.h_post.token_stride),
         grad_x(static_cast<S*>(args.grad_x) + t * n * width) {}
@@ -53,8 +56,8 @@ struct MixDots {
     for (int j = 0; j < n; ++j) post[j] = Lanes<T>::set(0);
   }
 
-  template <class S, class Load, class Store>
-  HYPERSTREAMS_INLINE void group(const MixBackwardToken<S>& token, const Load& load,
+  template <class S, class G, class Load, class Store>
+  HYPERSTREAMS_INLINE void group(const MixBackwardToken<S, G>& token, const Load& load,
                                  const Store& store) {
     using lanes_t = Lanes<T>;
     const int n = kN ? kN : token.n;
@@ -77,8 +80,8 @@ struct MixDots {
 };
 
 /// The last, incomplete lane group, and the sums of the lanes; compiled once for all n.
-template <class S>
-__attribute__((noinline)) void mix_backward_finish(const MixBackwardToken<S>& token,
+template <class S, class G>
+__attribute__((noinline)) void mix_backward_finish(const MixBackwardToken<S, G>& token,
                                                    MixDots<accumulate_t<S>, 0>& dots, int64_t c) {
   using lanes_t = Lanes<accumulate_t<S>>;
   const int64_t count = token.width - c;
@@ -91,12 +94,12 @@ __attribute__((noinline)) void mix_backward_finish(const MixBackwardToken<S>& to
   for (int j = 0; j < token.n; ++j) token.grad_h_post[j] = dots.post[j].sum();
 }
 
-template <class S, int kN>
+template <class S, class G, int kN>
 void mix_backward_token(const MixWriteBackwardArgs& args, int64_t t,
                         const BackwardRows<accumulate_t<S>>& rows) {
   using acc_t = accumulate_t<S>;
   using lanes_t = Lanes<acc_t>;
-  const MixBackwardToken<S> token(args, t, rows);
+  const MixBackwardToken<S, G> token(args, t, rows);
   const int n = kN ? kN : token.n;
   MixDots<acc_t, kN> dots(n);
   int64_t c = 0;
@@ -117,12 +120,12 @@ void mix_backward_token(const MixWriteBackwardArgs& args, int64_t t,
 }
 
 /// The same without h_res.
-template <class S>
+template <class S, class G>
 void write_backward_token(const MixWriteBackwardArgs& args, int64_t t,
                           const BackwardRows<accumulate_t<S>>& rows) {
   using acc_t = accumulate_t<S>;
   using lanes_t = Lanes<acc_t>;
-  const MixBackwardToken<S> token(args, t, rows);
+  const MixBackwardToken<S, G> token(args, t, rows);
   lanes_t post_dot[kMaxStreams];
   for (int j = 0; j < token.n; ++j) post_dot[j] = lanes_t::set(0);
   const auto group = [&](const auto& load, const auto& store) {
@@ -182,56 +185,84 @@ void backward_tokens(const MixWriteBackwardArgs& args, BackwardToken<T> kernel, 
   }
 }
 
-template <class T>
-void backward(const MixWriteBackwardArgs& args, BackwardToken<T> kernel, int64_t grain,
-              ParallelFor parallel_for) {
-  const int n = args.n_streams;
-  const int64_t width = args.width;
-  const bool sum_res = args.h_res.data && args.h_res.token_stride == 0;
-  const bool sum_post = args.h_post.token_stride == 0;
-  if (!sum_res && !sum_post && !args.bias) {
-    parallel(parallel_for, args.tokens, grain, [&](int64_t begin, int64_t end) {
-      backward_tokens<T>(args, kernel, begin, end, {nullptr, nullptr, nullptr});
+/// The kernel of one token for the streams' and grad_out's element types.
+template <class S, class G>
+BackwardToken<accumulate_t<S>> find_kernel(const MixWriteBackwardArgs& args) {
+  BackwardToken<accumulate_t<S>> kernel = write_backward_token<S, G>;
+  if (args.h_res.data) {
+    dispatch_streams<S>(args.n_streams, [&](auto streams) {
+      kernel = mix_backward_token<S, G, decltype(streams)::value>;
     });
-    return;
   }
-  const int64_t parts = row_partitions(args.tokens, width);
-  const int64_t stride = n * n + n;
-  T* bias_partials = static_cast<T*>(args.bias_partials);
-  parallel(parallel_for, parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; ++part) {
-      double* partial = args.partials + part * stride;
-      T* bias = args.bias ? bias_partials + part * width : nullptr;
-      zero_row(stride, partial);
-      if (bias) zero_row(width, bias);
-      backward_tokens<T>(args, kernel, partition_begin(args.tokens, parts, part),
-                         partition_begin(args.tokens, parts, part + 1),
-                         {sum_res ? partial : nullptr, sum_post ? partial + n * n : nullptr, bias});
-    }
-  });
-  if (sum_res) sum_partials(args.partials, parts, stride, n * n, static_cast<T*>(args.grad_h_res));
-  if (sum_post) {
-    sum_partials(args.partials + n * n, parts, stride, n, static_cast<T*>(args.grad_h_post));
-  }
-  if (args.bias) {
-    sum_partials(bias_partials, parts, width, width, static_cast<T*>(args.grad_bias));
-  }
+  return kernel;
 }
 
 }  // namespace
 
-void mix_write_backward(const MixWriteBackwardArgs& args, ParallelFor parallel_for) {
+void mix_write_backward_tokens(const MixWriteBackwardArgs& args, bool accumulated, int64_t begin,
+                               int64_t end, const MixWriteSums& sums) {
   dispatch_dtype(args.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
-    BackwardToken<accumulate_t<scalar_t>> kernel = write_backward_token<scalar_t>;
-    if (args.h_res.data) {
-      dispatch_streams<scalar_t>(args.n_streams, [&](auto streams) {
-        kernel = mix_backward_token<scalar_t, decltype(streams)::value>;
-      });
-    }
-    const int64_t grain = token_grain((3 * args.n_streams + 2) * args.width * sizeof(scalar_t));
-    backward(args, kernel, grain, parallel_for);
+    using acc_t = accumulate_t<scalar_t>;
+    const auto kernel = accumulated ? find_kernel<scalar_t, acc_t>(args)
+                                    : find_kernel<scalar_t, scalar_t>(args);
+    backward_tokens<acc_t>(args, kernel, begin, end,
+                           {sums.h_res, sums.h_post, static_cast<acc_t*>(sums.bias)});
   });
+}
+
+MixWriteSums mix_write_clear_sums(const MixWriteBackwardArgs& args, int64_t part) {
+  const int n = args.n_streams;
+  MixWriteSums sums = {nullptr, nullptr, nullptr};
+  double* partial = args.partials + part * (n * n + n);
+  if (args.h_res.data && args.h_res.token_stride == 0) sums.h_res = partial;
+  if (args.h_post.token_stride == 0) sums.h_post = partial + n * n;
+  zero_row(n * n + n, partial);
+  if (args.bias) {
+    const int64_t size = args.width * (args.dtype == DType::kFloat64 ? 8 : 4);
+    sums.bias = static_cast<char*>(args.bias_partials) + part * size;
+    std::memset(sums.bias, 0, static_cast<size_t>(size));
+  }
+  return sums;
+}
+
+void mix_write_finish_sums(const MixWriteBackwardArgs& args, int64_t parts) {
+  const int n = args.n_streams;
+  const int64_t stride = n * n + n;
+  dispatch_dtype(args.dtype, [&](auto dtype) {
+    using T = accumulate_t<typename decltype(dtype)::type>;
+    if (args.h_res.data && args.h_res.token_stride == 0) {
+      sum_partials(args.partials, parts, stride, n * n, static_cast<T*>(args.grad_h_res));
+    }
+    if (args.h_post.token_stride == 0) {
+      sum_partials(args.partials + n * n, parts, stride, n, static_cast<T*>(args.grad_h_post));
+    }
+    if (args.bias) {
+      sum_partials(static_cast<const T*>(args.bias_partials), parts, args.width, args.width,
+                   static_cast<T*>(args.grad_bias));
+    }
+  });
+}
+
+void mix_write_backward(const MixWriteBackwardArgs& args, ParallelFor parallel_for) {
+  const bool sums_over_tokens = (args.h_res.data && args.h_res.token_stride == 0) ||
+                                args.h_post.token_stride == 0 || args.bias;
+  if (!sums_over_tokens) {
+    const int64_t grain = token_grain((3 * args.n_streams + 2) * args.width * size_of(args.dtype));
+    parallel(parallel_for, args.tokens, grain, [&](int64_t begin, int64_t end) {
+      mix_write_backward_tokens(args, false, begin, end, {nullptr, nullptr, nullptr});
+    });
+    return;
+  }
+  const int64_t parts = row_partitions(args.tokens, args.width);
+  parallel(parallel_for, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      mix_write_backward_tokens(args, false, partition_begin(args.tokens, parts, part),
+                                partition_begin(args.tokens, parts, part + 1),
+                                mix_write_clear_sums(args, part));
+    }
+  });
+  mix_write_finish_sums(args, parts);
 }
 
 }  // namespace HYPERSTREAMS_ISA_NAMESPACE

@@ -7,6 +7,7 @@
 #include "hyperstreams/project.h"
 
 #include "project_tile.h"
+#include "token_ranges.h"
 
 namespace hyperstreams::cpu {
 namespace HYPERSTREAMS_ISA_NAMESPACE {
@@ -14,9 +15,18 @@ namespace {
 
 constexpr int64_t kBlock = 256;
 
+/// Logits rounded up to whole lanes, as the workspace holds them.
 template <class T>
-void transpose_weight(const ProjectArgs& args, int64_t padded, T* out, ParallelFor parallel_for) {
+int64_t padded_logits(const ProjectArgs& args) {
+  constexpr int64_t size = Lanes<T>::size;
+  return (args.shape.n_logits + size - 1) / size * size;
+}
+
+template <class T>
+void transpose_weight(const ProjectArgs& args, ParallelFor parallel_for) {
   const int64_t features = args.shape.features(), n_logits = args.shape.n_logits;
+  const int64_t padded = padded_logits<T>(args);
+  T* out = static_cast<T*>(args.workspace);
   const T* phi = static_cast<const T*>(args.phi);
   const T* norm_weight = static_cast<const T*>(args.norm_weight);
   parallel(parallel_for, features, token_grain(padded * sizeof(T)),
@@ -134,24 +144,32 @@ void project_tile(const ProjectArgs& args, const accumulate_t<S>* weight, int64_
 
 }  // namespace
 
-void project_forward(const ProjectArgs& args, ParallelFor parallel_for) {
+void project_prepare(const ProjectArgs& args, ParallelFor parallel_for) {
+  dispatch_dtype(args.shape.dtype, [&](auto dtype) {
+    transpose_weight<accumulate_t<typename decltype(dtype)::type>>(args, parallel_for);
+  });
+}
+
+void project_tokens(const ProjectArgs& args, int64_t begin, int64_t end) {
   dispatch_dtype(args.shape.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
     using acc_t = accumulate_t<scalar_t>;
-    if (args.shape.tokens == 0) return;
-    constexpr int64_t size = Lanes<acc_t>::size;
-    const int64_t padded = (args.shape.n_logits + size - 1) / size * size;
-    acc_t* weight = static_cast<acc_t*>(args.workspace);
-    transpose_weight(args, padded, weight, parallel_for);
-    const int64_t tiles = (args.shape.tokens + kTileTokens - 1) / kTileTokens;
-    parallel(parallel_for, tiles, 1, [&](int64_t begin, int64_t end) {
-      const int64_t last =
-          end * kTileTokens < args.shape.tokens ? end * kTileTokens : args.shape.tokens;
-      for_chunks<kTileTokens>(last - begin * kTileTokens, [&](auto count, int64_t t) {
-        project_tile<scalar_t, decltype(count)::value>(args, weight, padded,
-                                                       begin * kTileTokens + t);
-      });
+    const acc_t* weight = static_cast<const acc_t*>(args.workspace);
+    const int64_t padded = padded_logits<acc_t>(args);
+    for_chunks<kTileTokens>(end - begin, [&](auto count, int64_t t) {
+      project_tile<scalar_t, decltype(count)::value>(args, weight, padded, begin + t);
     });
+  });
+}
+
+void project_forward(const ProjectArgs& args, ParallelFor parallel_for) {
+  const int64_t tokens = args.shape.tokens;
+  if (tokens == 0) return;
+  project_prepare(args, parallel_for);
+  const int64_t tiles = (tokens + kTileTokens - 1) / kTileTokens;
+  parallel(parallel_for, tiles, 1, [&](int64_t begin, int64_t end) {
+    const int64_t last = end * kTileTokens < tokens ? end * kTileTokens : tokens;
+    project_tokens(args, begin * kTileTokens, last);
   });
 }
 

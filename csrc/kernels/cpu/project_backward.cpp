@@ -6,25 +6,17 @@
 // to the partition's partial sums. These are summed in partition order at the end.
 #include "hyperstreams/project.h"
 
-#include "project_tile.h"
+#include "project_backward_block.h"
 
 namespace hyperstreams::cpu {
 namespace HYPERSTREAMS_ISA_NAMESPACE {
 namespace {
 
-// A multiple of every level's tile; the same at all levels, since a tile's tokens are summed first.
-constexpr int64_t kRows = 48;
-static_assert(kRows % kTileTokens == 0);
+constexpr int64_t kRows = kProjectRows;
 constexpr int64_t kColumns = kProjectBlock;
 
 template <class T>
-struct Plan {
-  int64_t blocks_per_stream;
-  int64_t size;  // elements of weight and of one partition's sums
-  int64_t parts;
-  const T* weight;  // [blocks, K, kColumns]
-  T* partials;      // [parts, blocks, K, kColumns]
-};
+using Plan = ProjectBackwardPlan<T>;
 
 template <class T>
 void weight_phi(const ProjectBackwardArgs& args, const Plan<T>& plan, T* weight,
@@ -51,36 +43,20 @@ void weight_phi(const ProjectBackwardArgs& args, const Plan<T>& plan, T* weight,
            });
 }
 
-/// Factor of v in grad_x: grad_inv_rms * d inv_rms / d v, divided by v.
-template <class T>
-T statistic_factor(const ProjectBackwardArgs& args, int64_t t) {
-  const T inv = static_cast<const T*>(args.inv_rms)[t];
-  const T grad = static_cast<const T*>(args.grad_inv_rms)[t];
-  const T features = static_cast<T>(args.shape.features()), eps = static_cast<T>(args.eps);
-  switch (args.eps_position) {
-    case EpsPosition::kInside:
-      return -grad * inv * inv * inv / features;
-    case EpsPosition::kOutside: {
-      const T rms = T(1) / inv - eps;
-      return rms > T(0) ? -grad * inv * inv / (rms * features) : T(0);
-    }
-    case EpsPosition::kFloor:
-      break;
-  }
-  return T(1) / inv > eps ? -grad * inv * inv * inv / features : T(0);
-}
-
-/// grad_x of kTokens tokens x kGroups lane groups of channels, into out[t][0..].
-template <class T, int kTokens, int kGroups>
+/// grad_x of kTokens tokens x kGroups lane groups of channels, to rows of `out` or added to them.
+template <class T, int kTokens, int kGroups, bool kAdd>
 HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_logits,
-                                     int64_t n_logits, const T* weight, T* out) {
+                                     int64_t n_logits, const T* weight, T* out, int64_t stride) {
   using lanes_t = Lanes<T>;
   lanes_t acc[kTokens][kGroups];
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) {
-      acc[t][g] = lanes_t::set(factor[t]) * lanes_t::load(x + t * kColumns + g * lanes_t::size);
+      const lanes_t v = lanes_t::load(x + t * kColumns + g * lanes_t::size);
+      const T* sum = out + t * stride + g * lanes_t::size;
+      acc[t][g] = kAdd ? fma(lanes_t::set(factor[t]), v, lanes_t::load(sum))
+                       : lanes_t::set(factor[t]) * v;
     }
   }
   for (int64_t k = 0; k < n_logits; ++k) {
@@ -98,7 +74,7 @@ HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 2
-    for (int g = 0; g < kGroups; ++g) acc[t][g].store(out + t * kColumns + g * lanes_t::size);
+    for (int g = 0; g < kGroups; ++g) acc[t][g].store(out + t * stride + g * lanes_t::size);
   }
 }
 
@@ -145,49 +121,17 @@ HYPERSTREAMS_INLINE void for_groups(int64_t padded, const F& f) {
   for (; c < padded; c += size) f(StaticCount<1>{}, c);
 }
 
-/// One tile: tokens [first, first + tokens), channels [c, c + channels) of stream i.
-template <class S>
-void backward_tile(const ProjectBackwardArgs& args, const Plan<accumulate_t<S>>& plan,
-                   int64_t first, int64_t tokens, int i, int64_t c, const accumulate_t<S>* factor,
-                   accumulate_t<S>* partial) {
-  using T = accumulate_t<S>;
-  constexpr int64_t size = Lanes<T>::size;
-  const int64_t width = args.shape.width, n_logits = args.shape.n_logits;
-  const int64_t channels = width - c < kColumns ? width - c : kColumns;
-  const int64_t padded = (channels + size - 1) / size * size;
-  const T* grad_logits = static_cast<const T*>(args.grad_logits) + first * n_logits;
-  T x[kRows * kColumns], grad[kRows * kColumns];
-  for (int64_t t = 0; t < tokens; ++t) {
-    const S* row = static_cast<const S*>(args.x.data) + (first + t) * args.x.token_stride +
-                   i * args.x.stream_stride + c;
-    for_channels<T>(
-        channels, [&](int64_t k) { Lanes<T>::load(row + k).store(x + t * kColumns + k); },
-        [&](int64_t k, int64_t count) {
-          load_partial(row + k, count).store(x + t * kColumns + k);
-        });
-  }
-  const int64_t block = (i * plan.blocks_per_stream + c / kColumns) * n_logits * kColumns;
+/// The block's grad_x from its x in L1.
+template <bool kAdd, class T>
+void block_grad_x(const ProjectBackwardBlock<T>& block, int64_t n_logits, int64_t padded,
+                  const T* x, const T* weight) {
   for_groups<T>(padded, [&](auto groups, int64_t g) {
-    for_chunks<kTileTokens>(tokens, [&](auto count, int64_t t) {
-      tile_grad_x<T, decltype(count)::value, decltype(groups)::value>(
-          x + t * kColumns + g, factor + t, grad_logits + t * n_logits, n_logits,
-          plan.weight + block + g, grad + t * kColumns + g);
+    for_chunks<kTileTokens>(block.tokens, [&](auto count, int64_t t) {
+      tile_grad_x<T, decltype(count)::value, decltype(groups)::value, kAdd>(
+          x + t * kColumns + g, block.factor + t, block.grad_logits + t * n_logits, n_logits,
+          weight + g, block.grad + t * block.grad_stride + g, block.grad_stride);
     });
   });
-  for_groups<T>(padded, [&](auto groups, int64_t g) {
-    for_chunks<kTileTokens>(n_logits, [&](auto count, int64_t k) {
-      tile_grad_phi<T, decltype(count)::value, decltype(groups)::value>(
-          x + g, tokens, grad_logits + k, n_logits, partial + block + k * kColumns + g);
-    });
-  });
-  for (int64_t t = 0; t < tokens; ++t) {
-    S* out = static_cast<S*>(args.grad_x) + ((first + t) * args.shape.n_streams + i) * width + c;
-    for_channels<T>(
-        channels, [&](int64_t k) { Lanes<T>::load(grad + t * kColumns + k).store(out + k); },
-        [&](int64_t k, int64_t count) {
-          store_partial(out + k, Lanes<T>::load(grad + t * kColumns + k), count);
-        });
-  }
 }
 
 template <class T>
@@ -226,39 +170,153 @@ void sum_partials(const ProjectBackwardArgs& args, const Plan<T>& plan, Parallel
 
 }  // namespace
 
+template <class T>
+T project_statistic_factor(const ProjectShape& shape, double eps, EpsPosition eps_position,
+                           T inv_rms, T grad_inv_rms) {
+  const T inv = inv_rms, grad = grad_inv_rms;
+  const T features = static_cast<T>(shape.features()), floor = static_cast<T>(eps);
+  switch (eps_position) {
+    case EpsPosition::kInside:
+      return -grad * inv * inv * inv / features;
+    case EpsPosition::kOutside: {
+      const T rms = T(1) / inv - floor;
+      return rms > T(0) ? -grad * inv * inv / (rms * features) : T(0);
+    }
+    case EpsPosition::kFloor:
+      break;
+  }
+  return T(1) / inv > floor ? -grad * inv * inv * inv / features : T(0);
+}
+
+template <class S>
+void project_backward_block(const ProjectShape& shape, const Plan<accumulate_t<S>>& plan,
+                            const StreamsView& x, const ProjectBackwardBlock<accumulate_t<S>>& b) {
+  using T = accumulate_t<S>;
+  constexpr int64_t size = Lanes<T>::size;
+  const int64_t n_logits = shape.n_logits;
+  const int64_t channels = shape.width - b.c < kColumns ? shape.width - b.c : kColumns;
+  const int64_t padded = (channels + size - 1) / size * size;
+  T in_l1[kRows * kColumns];
+  for (int64_t t = 0; t < b.tokens; ++t) {
+    const S* row = static_cast<const S*>(x.data) + t * x.token_stride + b.i * x.stream_stride + b.c;
+    for_channels<T>(
+        channels, [&](int64_t k) { Lanes<T>::load(row + k).store(in_l1 + t * kColumns + k); },
+        [&](int64_t k, int64_t count) {
+          load_partial(row + k, count).store(in_l1 + t * kColumns + k);
+        });
+  }
+  const int64_t offset = (b.i * plan.blocks_per_stream + b.c / kColumns) * n_logits * kColumns;
+  if (b.add) {
+    block_grad_x<true>(b, n_logits, padded, in_l1, plan.weight + offset);
+  } else {
+    block_grad_x<false>(b, n_logits, padded, in_l1, plan.weight + offset);
+  }
+  for_groups<T>(padded, [&](auto groups, int64_t g) {
+    for_chunks<kTileTokens>(n_logits, [&](auto count, int64_t k) {
+      tile_grad_phi<T, decltype(count)::value, decltype(groups)::value>(
+          in_l1 + g, b.tokens, b.grad_logits + k, n_logits,
+          b.partial + offset + k * kColumns + g);
+    });
+  });
+}
+
+template <class T>
+Plan<T> project_backward_prepare(const ProjectBackwardArgs& args, ParallelFor parallel_for) {
+  const ProjectShape& shape = args.shape;
+  T* workspace = static_cast<T*>(args.workspace);
+  Plan<T> plan;
+  plan.blocks_per_stream = project_blocks(shape) / shape.n_streams;
+  plan.size = project_blocks(shape) * shape.n_logits * kColumns;
+  plan.parts = project_partitions(shape);
+  plan.weight = workspace;
+  plan.partials = workspace + plan.size;
+  weight_phi(args, plan, workspace, parallel_for);
+  return plan;
+}
+
+template <class T>
+void project_backward_finish(const ProjectBackwardArgs& args, const Plan<T>& plan,
+                             ParallelFor parallel_for) {
+  sum_partials(args, plan, parallel_for);
+}
+
+namespace {
+
+/// grad_x and partial sums of tokens [first, first + tokens), at most kRows.
+template <class S>
+void backward_rows(const ProjectBackwardArgs& args, const Plan<accumulate_t<S>>& plan,
+                   int64_t first, int64_t tokens, accumulate_t<S>* partial) {
+  using T = accumulate_t<S>;
+  const ProjectShape& shape = args.shape;
+  T factor[kRows], grad[kRows * kColumns];
+  for (int64_t r = 0; r < tokens; ++r) {
+    factor[r] = project_statistic_factor(shape, args.eps, args.eps_position,
+                                         static_cast<const T*>(args.inv_rms)[first + r],
+                                         static_cast<const T*>(args.grad_inv_rms)[first + r]);
+  }
+  const StreamsView x = {static_cast<const S*>(args.x.data) + first * args.x.token_stride,
+                         args.x.token_stride, args.x.stream_stride};
+  const T* grad_logits = static_cast<const T*>(args.grad_logits) + first * shape.n_logits;
+  for (int i = 0; i < shape.n_streams; ++i) {
+    for (int64_t c = 0; c < shape.width; c += kColumns) {
+      project_backward_block<S>(
+          shape, plan, x, {tokens, i, c, factor, grad_logits, partial, grad, kColumns, false});
+      const int64_t channels = shape.width - c < kColumns ? shape.width - c : kColumns;
+      for (int64_t t = 0; t < tokens; ++t) {
+        S* out = static_cast<S*>(args.grad_x) +
+                 ((first + t) * shape.n_streams + i) * shape.width + c;
+        const T* row = grad + t * kColumns;
+        for_channels<T>(
+            channels, [&](int64_t k) { Lanes<T>::load(row + k).store(out + k); },
+            [&](int64_t k, int64_t count) {
+              store_partial(out + k, Lanes<T>::load(row + k), count);
+            });
+      }
+    }
+  }
+}
+
+}  // namespace
+
 void project_backward(const ProjectBackwardArgs& args, ParallelFor parallel_for) {
   dispatch_dtype(args.shape.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
     using acc_t = accumulate_t<scalar_t>;
-    const ProjectShape& shape = args.shape;
-    acc_t* workspace = static_cast<acc_t*>(args.workspace);
-    Plan<acc_t> plan;
-    plan.blocks_per_stream = project_blocks(shape) / shape.n_streams;
-    plan.size = project_blocks(shape) * shape.n_logits * kColumns;
-    plan.parts = project_partitions(shape);
-    plan.weight = workspace;
-    plan.partials = workspace + plan.size;
-    weight_phi(args, plan, workspace, parallel_for);
+    const Plan<acc_t> plan = project_backward_prepare<acc_t>(args, parallel_for);
     parallel(parallel_for, plan.parts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part) {
-        acc_t* partial = plan.partials + part * plan.size;
+        acc_t* partial = plan.partial(part);
         std::memset(partial, 0, static_cast<size_t>(plan.size) * sizeof(acc_t));
-        const int64_t last = partition_begin(shape.tokens, plan.parts, part + 1);
-        for (int64_t t = partition_begin(shape.tokens, plan.parts, part); t < last; t += kRows) {
-          const int64_t tokens = last - t < kRows ? last - t : kRows;
-          acc_t factor[kRows];
-          for (int64_t r = 0; r < tokens; ++r) factor[r] = statistic_factor<acc_t>(args, t + r);
-          for (int i = 0; i < shape.n_streams; ++i) {
-            for (int64_t c = 0; c < shape.width; c += kColumns) {
-              backward_tile<scalar_t>(args, plan, t, tokens, i, c, factor, partial);
-            }
-          }
+        const int64_t last = partition_begin(args.shape.tokens, plan.parts, part + 1);
+        for (int64_t t = partition_begin(args.shape.tokens, plan.parts, part); t < last;
+             t += kRows) {
+          backward_rows<scalar_t>(args, plan, t, last - t < kRows ? last - t : kRows, partial);
         }
       }
     });
-    sum_partials(args, plan, parallel_for);
+    project_backward_finish(args, plan, parallel_for);
   });
 }
+
+#define HYPERSTREAMS_INSTANTIATE_PROJECT(T)                                                    \
+  template ProjectBackwardPlan<T> project_backward_prepare<T>(const ProjectBackwardArgs&,      \
+                                                              ParallelFor);                    \
+  template T project_statistic_factor<T>(const ProjectShape&, double, EpsPosition, T, T);      \
+  template void project_backward_finish<T>(const ProjectBackwardArgs&,                         \
+                                           const ProjectBackwardPlan<T>&, ParallelFor);
+
+HYPERSTREAMS_INSTANTIATE_PROJECT(float)
+HYPERSTREAMS_INSTANTIATE_PROJECT(double)
+
+#define HYPERSTREAMS_INSTANTIATE_PROJECT_BLOCK(S)                                      \
+  template void project_backward_block<S>(                                             \
+      const ProjectShape&, const ProjectBackwardPlan<accumulate_t<S>>&, const StreamsView&, \
+      const ProjectBackwardBlock<accumulate_t<S>>&);
+
+HYPERSTREAMS_INSTANTIATE_PROJECT_BLOCK(float)
+HYPERSTREAMS_INSTANTIATE_PROJECT_BLOCK(double)
+HYPERSTREAMS_INSTANTIATE_PROJECT_BLOCK(BFloat16)
+HYPERSTREAMS_INSTANTIATE_PROJECT_BLOCK(Float16)
 
 }  // namespace HYPERSTREAMS_ISA_NAMESPACE
 

@@ -5,6 +5,7 @@
 #include "hyperstreams/read.h"
 
 #include "simd.h"
+#include "token_ranges.h"
 
 namespace hyperstreams::cpu {
 namespace HYPERSTREAMS_ISA_NAMESPACE {
@@ -105,16 +106,19 @@ void backward_static(const ReadBackwardArgs& args, ParallelFor parallel_for) {
 
 }  // namespace
 
-void read_forward(const ReadArgs& args, ParallelFor parallel_for) {
+void read_tokens(const ReadArgs& args, int64_t begin, int64_t end) {
   dispatch_dtype(args.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
     dispatch_streams<scalar_t>(args.n_streams, [&](auto streams) {
-      const int64_t grain = token_grain((args.n_streams + 1) * args.width * sizeof(scalar_t));
-      parallel(parallel_for, args.tokens, grain, [&](int64_t begin, int64_t end) {
-        forward_tokens<scalar_t, decltype(streams)::value>(args, begin, end);
-      });
+      forward_tokens<scalar_t, decltype(streams)::value>(args, begin, end);
     });
   });
+}
+
+void read_forward(const ReadArgs& args, ParallelFor parallel_for) {
+  const int64_t grain = token_grain((args.n_streams + 1) * args.width * size_of(args.dtype));
+  parallel(parallel_for, args.tokens, grain,
+           [&](int64_t begin, int64_t end) { read_tokens(args, begin, end); });
 }
 
 void read_backward(const ReadBackwardArgs& args, ParallelFor parallel_for) {

@@ -16,8 +16,8 @@ from .._library import CPU_LIBRARY, CUDA_LIBRARY
 
 Backend = Literal["auto", "fused", "reference"]
 BACKENDS = ("auto", "fused", "reference")
-STEMS = ("read", "mix_write", "project", "coefficients", "expand", "stream_stats")
-"""Ops that have kernels; `reduce` runs read's, and `boundary` is a composition."""
+STEMS = ("read", "mix_write", "project", "coefficients", "boundary", "expand", "stream_stats")
+"""Ops that have kernels; `reduce` runs read's."""
 
 T = TypeVar("T")
 
@@ -141,15 +141,21 @@ def _fall_back(stem: str, device: str, dtype: torch.dtype) -> None:
 _fall_back._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def use_fused(stem: str, x: Tensor) -> bool:
-    """Whether op ``stem`` runs its kernels on ``x``'s device."""
+def has_kernels(stem: str, x: Tensor) -> bool:
+    """Whether the setting and ``x``'s device allow op ``stem``'s kernels; says nothing if not."""
     if _SETTINGS.backend == "reference":
         return False
     device = "cpu" if x.is_cpu else x.device.type  # the quicker question first
     # On CUDA, float64 is for tests: the kernels take what training uses.
-    if device in _FUSED[stem] and not (device == "cuda" and x.dtype == torch.float64):
+    return device in _FUSED[stem] and not (device == "cuda" and x.dtype == torch.float64)
+
+
+def use_fused(stem: str, x: Tensor) -> bool:
+    """Whether op ``stem`` runs its kernels on ``x``'s device; if not, the reference, never silently."""
+    if has_kernels(stem, x):
         return True
-    _fall_back(stem, device, x.dtype)
+    if _SETTINGS.backend != "reference":
+        _fall_back(stem, x.device.type, x.dtype)
     return False
 
 

@@ -6,6 +6,20 @@ import torch
 from torch import Tensor
 
 from ..mixers import Mixer, get_mixer
+from ._backend import has_kernels
+from ._coefficient_settings import CoefficientSettings
+from ._ops import boundary as _boundary
+from ._ops.coefficients import encode
+from ._ops.project import EPS_POSITIONS
+from ._register import graph_constant
+from ._validate import (
+    check_coefficient,
+    check_parameter,
+    check_pending_write,
+    check_project,
+    check_streams,
+    fail,
+)
 from .functional import coefficients, mix_write, project, read
 from .settings import MIX_ACTIVATION, READ_ACTIVATION, WRITE_ACTIVATION, Activation
 
@@ -30,11 +44,14 @@ def boundary(
     eps_position: str = "inside",
     centred: bool = False,
     write_bias: Tensor | None = None,
+    read_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Finish the last site's write and start the next site, as one op.
 
     The composition :func:`mix_write` (when there is a pending ``y``), :func:`project`,
     :func:`coefficients`, :func:`read`, as documented there; logits and u come from x' as stored.
+    With kernels for the mixer it is one pass over the streams, forward and backward: x is read
+    once and x' written once, and backward rebuilds x' from x and y.
 
     Parameters
     ----------
@@ -47,19 +64,50 @@ def boundary(
         projects each stream on its own: ``phi [2 + n, C]``, ``norm_weight [C]``.
     centred : the controller subtracts the mean of what it normalises: a LayerNorm instead of an
         RMS norm, by one more pass over x in PyTorch.
+    read_weights : ``[..., n]`` or ``[n]``: read with these instead of ``h_pre``, which is returned
+        for later use (DeepSeek-V4.1 reads with the previous site's).
 
     Returns
     -------
     (x', u, h_pre, h_post, h_res) : the streams ``[..., n, C]``, the branch input ``[..., C]`` and
         the next site's coefficients, static ones without token axes.
 
-    Raises what its parts raise, and ValueError for a ``y`` without ``h_post``.
+    Raises ValueError for shapes, devices and settings that do not fit and for a ``y`` without
+    ``h_post``, TypeError for dtypes.
+    A mixer without kernels, a softmax for reading or writing and ``centred`` take the ops one by one.
     Source: mHC, 2512.24880, eq. 3 and 14-19.
     """
+    shape = check_streams("boundary", x)
     if y is not None:
-        if h_post is None:
-            raise ValueError("boundary: h_post: expected [..., n] or [n] beside y, got None")
-        x = mix_write(x, y, h_res, h_post, bias=write_bias)
+        check_pending_write("boundary", x, y, h_res, h_post, write_bias, "write_bias")
+    if read_weights is not None:
+        check_coefficient("boundary", "read_weights", read_weights, "n", shape[:-1], 1, x)
+    if n_streams != shape[-2]:
+        fail(ValueError, "boundary", "n_streams", f"{shape[-2]}, the streams of x", n_streams)
+    chosen = get_mixer(mixer)
+    activations = (read_activation, write_activation, mix_activation)
+    settings = (chosen, n_streams, *activations, per_stream)
+    if phi is not None and not centred and has_kernels("boundary", x):
+        encoded = encode(*settings)
+        if encoded is not None:
+            _check_controller(
+                x, phi, norm_weight, alpha, bias, chosen, per_stream, encoded, eps, eps_position
+            )
+            x_out, u, h_pre, next_post, next_res = _boundary.boundary(
+                x, y, h_res, h_post, write_bias,
+                phi, norm_weight, alpha, bias, read_weights,
+                graph_constant(eps), EPS_POSITIONS.index(eps_position), encoded, *settings,
+            )  # fmt: skip
+            return (
+                x if y is None else x_out,
+                u,
+                h_pre,
+                next_post,
+                None if chosen.fused_map == "identity" else next_res,
+            )
+    if phi is not None and y is not None:
+        assert h_post is not None  # checked
+        x, y = mix_write(x, y, h_res, h_post, bias=write_bias), None
     h_pre, next_post, next_res = site_coefficients(
         x,
         phi,
@@ -67,7 +115,7 @@ def boundary(
         alpha,
         bias,
         n_streams=n_streams,
-        mixer=mixer,
+        mixer=chosen,
         read_activation=read_activation,
         write_activation=write_activation,
         mix_activation=mix_activation,
@@ -76,7 +124,71 @@ def boundary(
         eps_position=eps_position,
         centred=centred,
     )
-    return x, read(x, h_pre), h_pre, next_post, next_res
+    weights = h_pre if read_weights is None else read_weights
+    x, u = _write_and_read(x, y, h_res, h_post, write_bias, weights)
+    return x, u, h_pre, next_post, next_res
+
+
+def _write_and_read(
+    x: Tensor,
+    y: Tensor | None,
+    h_res: Tensor | None,
+    h_post: Tensor | None,
+    write_bias: Tensor | None,
+    weights: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """``(x', u)`` of checked arguments; in one pass where there is a write and there are kernels."""
+    if y is None:
+        return x, read(x, weights)
+    assert h_post is not None  # checked
+    if has_kernels("boundary", x):
+        none = (None,) * 4
+        outputs = _boundary.boundary(x, y, h_res, h_post, write_bias, *none, weights, 0.0, 0, None)
+        return outputs[0], outputs[1]
+    x = mix_write(x, y, h_res, h_post, bias=write_bias)
+    return x, read(x, weights)
+
+
+def _check_controller(
+    x: Tensor,
+    phi: Tensor,
+    norm_weight: Tensor | None,
+    alpha: Tensor,
+    bias: Tensor,
+    mixer: Mixer,
+    per_stream: bool,
+    encoded: CoefficientSettings,
+    eps: float,
+    eps_position: str,
+) -> None:
+    """The next site's parameters; the settings have kernels."""
+    n, width = x.shape[-2:]
+    mixer.check(n)
+    mix = mixer.logit_count(n)
+    if per_stream and mix != n * n:
+        fail(
+            ValueError, "boundary", "per_stream", f"a mixer with n*n = {n * n} logits",
+            f"mixer {mixer.name!r} with {mix}",
+        )  # fmt: skip
+    features = width if per_stream else n * width
+    check_project("boundary", x, phi, norm_weight, features, eps)
+    logits = 2 + n if per_stream else 2 * n + mix
+    if phi.shape[0] != logits:
+        fail(
+            ValueError, "boundary", "phi",
+            f"[K, ...] with K = {logits} for {n} streams and mixer {mixer.name!r}",
+            f"shape {tuple(phi.shape)}",
+        )  # fmt: skip
+    if eps_position not in EPS_POSITIONS:
+        fail(
+            ValueError,
+            "boundary",
+            "eps_position",
+            "'inside', 'outside' or 'floor'",
+            repr(eps_position),
+        )
+    check_parameter("boundary", "alpha", alpha, "2 + groups", (2 + encoded.settings[7],), x)
+    check_parameter("boundary", "bias", bias, "K", (2 * n + mix,), x)
 
 
 def site_coefficients(

@@ -76,6 +76,7 @@ def differentiable(
     gradient: Gradient,
     reference: Callable[..., Outputs],
     saved_outputs: tuple[int, ...] = (),
+    auxiliary: int = 0,
     forget: Callable[..., tuple[Tensor | None, ...]] | None = None,
 ) -> Callable[..., Outputs]:
     """A differentiable function ``call(*inputs)`` from raw kernels.
@@ -89,6 +90,8 @@ def differentiable(
     reference : the same function in differentiable PyTorch. It is the gradient under
         ``create_graph=True`` and under ``torch.func``, and the whole op under forward-mode
         differentiation: derivatives of any order are right.
+    auxiliary : so many of the forward's last outputs are for ``saved_outputs`` alone: ``reference``
+        does not return them, ``call`` neither, and they have no gradient.
     forget : ``forget(*inputs)``: the tensor inputs, where those whose values neither ``gradient``
         nor the reference's gradient needs are replaced by :func:`stand_in` and so not kept.
 
@@ -97,6 +100,8 @@ def differentiable(
     """
 
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        if auxiliary:
+            grads = grads[:-auxiliary]
         saved = ctx.saved_tensors
         constants = ctx.constants
         inputs = (*saved[:tensors], *constants)
@@ -111,11 +116,15 @@ def differentiable(
         kept = inputs[:tensors] if forget is None else forget(*inputs)
         ctx.save_for_backward(*kept, *[outputs[k] for k in saved_outputs])
         ctx.constants = inputs[tensors:]
+        if auxiliary:
+            ctx.mark_non_differentiable(*outputs[-auxiliary:])
         return outputs
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
         ctx.save_for_backward(*inputs[:tensors], *[output[k] for k in saved_outputs])
         ctx.constants = inputs[tensors:]
+        if auxiliary:
+            ctx.mark_non_differentiable(*output[-auxiliary:])
 
     eager: Any = type(
         name,
@@ -133,18 +142,24 @@ def differentiable(
         },
     )
 
-    def call(*inputs: Any) -> Outputs:
-        if forward_ad._current_level >= 0:  # raw kernels would drop the tangents without a word
-            return without_autocast(reference, *inputs)
+    def run(*inputs: Any) -> Outputs:
         if torch.is_grad_enabled():
             if _under_torch_func():
-                if torch.compiler.is_compiling():  # cannot trace a Function inside torch.func
-                    return without_autocast(reference, *inputs)
                 return functional.apply(*inputs)
             for value in inputs[:tensors]:
                 if value is not None and value.requires_grad:
                     return eager.apply(*inputs)
         return forward(*inputs)
+
+    def call(*inputs: Any) -> Outputs:
+        # Raw kernels would drop tangents without a word, and torch.compile cannot trace a Function
+        # inside torch.func.
+        if forward_ad._current_level >= 0 or (
+            torch.compiler.is_compiling() and torch.is_grad_enabled() and _under_torch_func()
+        ):
+            return without_autocast(reference, *inputs)
+        outputs = run(*inputs)
+        return outputs[:-auxiliary] if auxiliary else outputs
 
     return call
 

@@ -143,6 +143,27 @@ def check_project(
         fail(ValueError, op, "eps", "a finite number >= 0", eps)
 
 
+def check_pending_write(
+    op: str,
+    x: Tensor,
+    y: Tensor,
+    h_res: Tensor | None,
+    h_post: Tensor | None,
+    bias: Tensor | None,
+    bias_name: str = "bias",
+) -> None:
+    """The arguments of a mix and write beside streams that are checked."""
+    shape = x.shape
+    check_branch(op, "y", y, shape, x)
+    if h_res is not None:
+        check_coefficient(op, "h_res", h_res, "n, n", shape[:-1] + shape[-2:-1], 2, x)
+    if h_post is None:
+        fail(ValueError, op, "h_post", "[..., n] or [n] beside y", None)
+    check_coefficient(op, "h_post", h_post, "n", shape[:-1], 1, x)
+    if bias is not None:
+        check_parameter(op, bias_name, bias, "C", shape[-1:], x)
+
+
 def check_coefficients(
     op: str,
     logits: Tensor,

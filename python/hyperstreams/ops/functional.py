@@ -23,6 +23,7 @@ from ._validate import (
     check_hidden,
     check_n_streams,
     check_parameter,
+    check_pending_write,
     check_project,
     check_streams,
 )
@@ -75,14 +76,8 @@ def mix_write(
     Equivalent to ``h_res @ x.float() + h_post[..., :, None] * (y.float() + bias)[..., None, :]``.
     Source: mHC, 2512.24880, eq. 3; Hyper-Connections, 2409.19606, eq. 3.
     """
-    shape = check_streams("mix_write", x)
-    check_branch("mix_write", "y", y, shape, x)
-    if h_res is not None:
-        matrix = shape[:-1] + shape[-2:-1]
-        check_coefficient("mix_write", "h_res", h_res, "n, n", matrix, 2, x)
-    check_coefficient("mix_write", "h_post", h_post, "n", shape[:-1], 1, x)
-    if bias is not None:
-        check_parameter("mix_write", "bias", bias, "C", shape[-1:], x)
+    check_streams("mix_write", x)
+    check_pending_write("mix_write", x, y, h_res, h_post, bias)
     if use_fused("mix_write", x):
         return _mix_write.mix_write(x, y, h_res, h_post, bias)
     return without_autocast(reference.mix_write, x, y, h_res, h_post, bias)
