@@ -151,7 +151,7 @@ def has_kernels(stem: str, x: Tensor) -> bool:
 
 
 def use_fused(stem: str, x: Tensor) -> bool:
-    """Whether op ``stem`` runs its kernels on ``x``'s device; if not, the reference, never silently."""
+    """Whether op ``stem`` runs its kernels on ``x``; the reference instead is never silent."""
     if has_kernels(stem, x):
         return True
     if _SETTINGS.backend != "reference":

@@ -74,11 +74,14 @@ def boundary(
 
     Raises ValueError for shapes, devices and settings that do not fit and for a ``y`` without
     ``h_post``, TypeError for dtypes.
-    A mixer without kernels, a softmax for reading or writing and ``centred`` take the ops one by one.
+    A mixer without kernels, a softmax for reading or writing and ``centred`` take
+    the ops one by one.
     Source: mHC, 2512.24880, eq. 3 and 14-19.
     """
     shape = check_streams("boundary", x)
     if y is not None:
+        if h_post is None:
+            fail(ValueError, "boundary", "h_post", "[..., n] or [n] beside y", None)
         check_pending_write("boundary", x, y, h_res, h_post, write_bias, "write_bias")
     if read_weights is not None:
         check_coefficient("boundary", "read_weights", read_weights, "n", shape[:-1], 1, x)
@@ -137,7 +140,7 @@ def _write_and_read(
     write_bias: Tensor | None,
     weights: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """``(x', u)`` of checked arguments; in one pass where there is a write and there are kernels."""
+    """``(x', u)`` of checked arguments; one pass where there is a write and there are kernels."""
     if y is None:
         return x, read(x, weights)
     assert h_post is not None  # checked

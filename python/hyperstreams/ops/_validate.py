@@ -148,7 +148,7 @@ def check_pending_write(
     x: Tensor,
     y: Tensor,
     h_res: Tensor | None,
-    h_post: Tensor | None,
+    h_post: Tensor,
     bias: Tensor | None,
     bias_name: str = "bias",
 ) -> None:
@@ -157,8 +157,6 @@ def check_pending_write(
     check_branch(op, "y", y, shape, x)
     if h_res is not None:
         check_coefficient(op, "h_res", h_res, "n, n", shape[:-1] + shape[-2:-1], 2, x)
-    if h_post is None:
-        fail(ValueError, op, "h_post", "[..., n] or [n] beside y", None)
     check_coefficient(op, "h_post", h_post, "n", shape[:-1], 1, x)
     if bias is not None:
         check_parameter(op, bias_name, bias, "C", shape[-1:], x)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 from hyperstreams import ops
-from hyperstreams.mixers import Identity, Mixer, Sinkhorn
+from hyperstreams.mixers import Free, Identity, Mixer, Sinkhorn
 from hyperstreams.ops._coefficient_settings import coefficient_settings
 from op_cases import BUILDS, Maker
 from torch._dynamo.utils import counters
@@ -63,7 +63,51 @@ def raw_calls() -> dict[str, tuple[object, tuple[object, ...]]]:
             (h1, h1, empty, k0, None, a0, b0, *identity),
         ),
         "stream_stats": (RAW._stream_stats, (x, y, h1, h1s, None)),
+        **raw_boundary_calls(),
     }
+
+
+def raw_boundary_calls() -> dict[str, tuple[object, tuple[object, ...]]]:
+    """With and without a write, a controller, its own read weights; a mixer without h_res."""
+    make = Maker(2, torch.bfloat16, "permuted")
+    x, y, h1, h2 = (
+        make(2, 3, 4, 5),
+        make(2, 3, 5),
+        make.coefficient(2, 3, 4),
+        make.coefficient(4, 4),
+    )
+    bias, phi, norm = make.coefficient(5), make.coefficient(24, 20), make.coefficient(20)
+    alpha, offsets, weights = make.coefficient(3), make.coefficient(24), make.coefficient(4)
+    k, r, empty = make.coefficient(2, 3, 24), make.coefficient(2, 3), make.coefficient(0)
+    sinkhorn = (1e-6, 0, *coefficient_settings(Sinkhorn(), 4)[1:])
+    identity = (1e-6, 2, *coefficient_settings(Identity(), 4)[1:])
+    per_stream = (1e-6, 1, *coefficient_settings(Free(), 4, per_stream=True)[1:])
+    controller = (phi, norm, alpha, offsets)
+    small = (make.coefficient(8, 20), None, make.coefficient(2), make.coefficient(8))
+    rows = (make.coefficient(6, 5), make.coefficient(5), alpha, offsets)
+    forward = {
+        "": ((x, y, h2, h1, bias, *controller, None), sinkhorn),
+        " identity": ((x, y.float(), None, weights, None, *small, None), identity),
+        " first site": ((x, None, None, None, None, *rows, None), per_stream),
+        " given weights": ((x, y, h2, h1, None, *controller, h1), sinkhorn),
+        " static": ((x, y, h2, h1, None, *[None] * 4, weights), (0.0, 0, 0, [], [])),
+        " empty": ((x[:0], y[:0], h2, h1[:0], bias, *controller, None), sinkhorn),
+    }
+    nothing = make(0)
+    per_token = (make.coefficient(2, 3, 4, 6), make.coefficient(2, 3, 4))
+    backward = {
+        "": ((x, y, h1, h1, make.coefficient(2, 3, 4, 4)), (k, r, h1)),
+        " identity": ((x, y, h1, h1, empty), (make.coefficient(2, 3, 8), r, h1)),
+        " first site": ((nothing, y, h1, h1, make.coefficient(2, 3, 4, 4)), (*per_token, h1)),
+        " static": ((x, y, empty, empty, empty), (empty, empty, empty)),
+    }
+    calls = {f"boundary{name}": (RAW._boundary, (*a, *s)) for name, (a, s) in forward.items()}
+    for name, (grads, saved) in backward.items():
+        inputs, settings = forward[name]
+        calls[f"boundary_backward{name}"] = (
+            RAW._boundary_backward, (*grads, *inputs, *saved, *settings)
+        )  # fmt: skip
+    return calls
 
 
 @pytest.mark.parametrize("name", raw_calls())
@@ -227,14 +271,15 @@ def test_a_mixer_of_the_users_own(compile_it: bool) -> None:
     assert ops.backend_status().fallbacks == before
 
 
-@pytest.mark.parametrize("name", ["read", "mix_write", "project", "expand"])
+@pytest.mark.parametrize("name", ["read", "mix_write", "project", "expand", "boundary_sinkhorn"])
 def test_selective_checkpointing_sees_the_ops(name: str) -> None:
     case = BUILDS[name](Maker(4, torch.float32), 4, 8, (5,), False)
     leaves = [t.clone().requires_grad_() for t in case.tensors]
     plain = case.outputs(tuple(leaves), "fused")[0].sin().sum()
     want = torch.autograd.grad(plain, leaves, materialize_grads=True)
-    forward = getattr(RAW, f"_{name}").default
-    assert (forward in ops.RECOMPUTE_CHEAP) == (name != "project")
+    forward = getattr(RAW, f"_{name.removesuffix('_sinkhorn')}").default
+    cheap = name in ("read", "mix_write", "expand")
+    assert (forward in ops.RECOMPUTE_CHEAP) == cheap
     calls: list[object] = []
 
     def policy(save: bool, op: object) -> CheckpointPolicy:

@@ -117,7 +117,18 @@ def test_each_argument_alone_and_stride_zero_cotangents(name: str) -> None:
         assert torch.equal(torch.autograd.grad(total, leaf)[0], want[id(leaf)])
 
 
-@pytest.mark.parametrize("name", ["project", "coefficients_sinkhorn", "coefficients_identity"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "project",
+        "coefficients_sinkhorn",
+        "coefficients_identity",
+        "boundary_sinkhorn",
+        "boundary_identity",
+        "boundary_given_weights",
+        "boundary_static",
+    ],
+)
 def test_unused_outputs(name: str) -> None:
     """An output that the loss does not use has no cotangent."""
     case = double_case(name, False)
@@ -145,7 +156,7 @@ def test_no_gradient_is_recorded_when_none_is_wanted() -> None:
 
 
 def test_what_is_kept_for_backward() -> None:
-    """The identity mix keeps no streams, and copies keep no hidden states."""
+    """The identity mix keeps no streams, copies no hidden states, and boundary x and y alone."""
 
     def kept(make) -> int:
         storages = {}
@@ -165,3 +176,10 @@ def test_what_is_kept_for_backward() -> None:
     assert kept(lambda: ops.expand(y, 4)) == 4 * 32
     assert kept(lambda: ops.reduce(x)) == 4 * 32
     assert kept(lambda: ops.read(x, h_post)) == 4 * (x.numel() + 50 * 4)
+    h_res, alpha = torch.randn(50, 4, 4), torch.ones(3)
+    phi, bias = torch.randn(24, 128), torch.randn(24)
+    parameters = phi.numel() + alpha.numel() + bias.numel()
+    coefficients = 50 * (16 + 4) + 50 * (24 + 1 + 4)  # of the write; logits, inv_rms and h_pre
+    assert kept(
+        lambda: ops.boundary(x, y, h_res, h_post, phi, None, alpha, bias, n_streams=4)
+    ) == 4 * (x.numel() + y.numel() + coefficients + parameters)

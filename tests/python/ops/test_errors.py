@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from hyperstreams import ops
+from hyperstreams.mixers import get_mixer
+from hyperstreams.ops._coefficient_settings import coefficient_settings
 
 
 def t(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> torch.Tensor:
@@ -24,6 +26,15 @@ def coefficients(*arguments: object, **options: object) -> object:
     full = {"logits": LOGITS, "inv_rms": None, "alpha": ALPHA, "bias": BIAS, **given}
     return ops.coefficients(**full, **{"n_streams": 4, "mixer": "free", **options})
 
+
+def boundary(**options: object) -> object:
+    tensors = {"x": X, "y": Y, "h_res": H2, "h_post": H1}
+    parameters = {"phi": PHI, "norm_weight": None, "alpha": ALPHA, "bias": BIAS}
+    return ops.boundary(**{**tensors, **parameters, "n_streams": 4, "mixer": "free", **options})
+
+
+SINKHORN = (1e-6, 0, *coefficient_settings(get_mixer("sinkhorn"), 4)[1:])
+"""The last arguments of the raw boundary."""
 
 BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "x not a tensor": (
@@ -129,6 +140,31 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "boundary without h_post": (
         lambda: ops.boundary(X, Y, H2, None, PHI, None, ALPHA, BIAS, n_streams=4, mixer="free"),
         ValueError, r"boundary: h_post: expected .* beside y, got None"),
+    "boundary n_streams": (
+        lambda: boundary(n_streams=3), ValueError,
+        r"boundary: n_streams: expected 4, the streams of x, got 3"),
+    "boundary y": (lambda: boundary(y=t(2, 3, 9)), ValueError, r"boundary: y: .* got shape \(2, 3, 9\)"),
+    "boundary h_post half": (
+        lambda: boundary(h_post=H1.half()), TypeError, r"boundary: h_post: .*call h_post.float\(\)"),
+    "boundary write_bias": (
+        lambda: boundary(write_bias=t(3)), ValueError, r"boundary: write_bias: expected \[C\] = \(8,\)"),
+    "boundary read_weights": (
+        lambda: boundary(read_weights=t(5)), ValueError, r"boundary: read_weights: .*\(5,\)"),
+    "boundary phi": (lambda: boundary(phi=t(24, 31)), ValueError, r"phi: .* got shape \(24, 31\)"),
+    "boundary phi rows": (lambda: boundary(phi=t(23, 32)), ValueError, r"24.* got shape .*23"),
+    "boundary norm_weight": (
+        lambda: boundary(norm_weight=t(8)), ValueError, r"norm_weight: .* got shape \(8,\)"),
+    "boundary alpha": (lambda: boundary(alpha=t(4)), ValueError, r"alpha: .*\(3,\), got shape \(4,\)"),
+    "boundary bias": (lambda: boundary(bias=t(8)), ValueError, r"bias: .*\(24,\), got shape \(8,\)"),
+    "boundary eps": (lambda: boundary(eps=-1.0), ValueError, r"eps: expected a finite number >= 0"),
+    "boundary eps_position": (
+        lambda: boundary(eps_position="below"), ValueError, r"eps_position: .* got 'below'"),
+    "boundary mixer range": (
+        lambda: ops.boundary(t(2, 6, 8), None, None, None, t(732, 48), None, ALPHA, t(732),
+                             n_streams=6, mixer="permutation"), ValueError, r"1..5, got 6"),
+    "boundary per_stream mixer": (
+        lambda: boundary(mixer="permutation", per_stream=True, phi=t(6, 8)), ValueError,
+        r"a mixer with n\*n = 16 logits, got mixer 'permutation' with 24"),
     "h integer": (lambda: ops.expand(Y.long(), 4), TypeError, r"expand: h: .* got int64"),
     "h 0-d": (lambda: ops.expand(t(), 4), ValueError, r"expand: h: .* got a 0-d tensor"),
     "h width 0": (lambda: ops.expand(t(3, 0), 4), ValueError, r"expand: h: .* C >= 1"),
@@ -188,6 +224,11 @@ def test_raw_ops_refuse_instead_of_crashing() -> None:
         lambda: raw._coefficients(LOGITS, None, ALPHA, BIAS, 4, 99, [], []),
         lambda: raw._coefficients(LOGITS, None, ALPHA, t(3), 4, 1, [0] * 7 + [1, 16], [1.0, 0.0] * 3),
         lambda: raw._stream_stats(X, t(3), None, None, None),
+        lambda: raw._boundary(X, Y, H2, None, None, PHI, None, ALPHA, BIAS, None, *SINKHORN),
+        lambda: raw._boundary(X, Y, H2, H1, None, PHI, None, ALPHA, None, None, *SINKHORN),
+        lambda: raw._boundary(X, Y, H2, H1, None, t(23, 32), None, ALPHA, BIAS, None, *SINKHORN),
+        lambda: raw._boundary(X, Y, H2, H1, None, None, None, None, None, None, *SINKHORN),
+        lambda: raw._boundary(X, Y, H2, H1, None, PHI, None, ALPHA, BIAS, t(3), *SINKHORN),
     ):  # fmt: skip
         with pytest.raises(RuntimeError):
             call()

@@ -21,6 +21,10 @@ PER_TOKEN = {
     "expand_plain": (0,),
     "reduce": (0,),
     **{name: (0, 1) for name in BUILDS if name.startswith("coefficients")},
+    **{name: (0, 1, 2, 3) for name in BUILDS if name.startswith("boundary")},
+    "boundary_first_site": (0,),
+    "boundary_first_site_per_stream": (0,),
+    "boundary_given_weights": (0, 1, 2, 3, 7),
 }
 
 
@@ -110,17 +114,51 @@ def test_instruction_sets(name: str, dtype: torch.dtype, isa) -> None:
             assert (got.double() - want.double()).norm() <= bound * scale, level
 
 
-def test_the_streams_are_the_same_in_every_path() -> None:
+@pytest.mark.parametrize("tokens", [1, 9, 65, 300])
+@pytest.mark.parametrize("n", [1, 3, 4, 7, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_boundary_is_the_chain_of_ops_bit_for_bit(
+    dtype: torch.dtype, n: int, tokens: int, isa
+) -> None:
     """X' of boundary is mix_write's, and logits and u come from it as stored."""
-    make = Maker(23, torch.bfloat16)
-    x, y = make(9, 4, 24), make(9, 24)
-    h_res, h_post = make.coefficient(9, 4, 4), make.coefficient(9, 4)
-    phi, alpha, bias = make.coefficient(24, 96), make.coefficient(3), make.coefficient(24)
-    x_next, u, h_pre, _, _ = ops.boundary(x, y, h_res, h_post, phi, None, alpha, bias, n_streams=4)
-    assert torch.equal(x_next, ops.mix_write(x, y, h_res, h_post))
-    logits, inv_rms = ops.project(x_next, phi)
-    assert torch.equal(h_pre, ops.coefficients(logits, inv_rms, alpha, bias, n_streams=4)[0])
-    assert torch.equal(u, ops.read(x_next, h_pre))
+    make = Maker(23, dtype)
+    x, y = make(tokens, n, 37), make(tokens, 37)
+    h_res, h_post = make.coefficient(tokens, n, n), make.coefficient(tokens, n)
+    count = 2 * n + n * n
+    phi, norm = make.coefficient(count, n * 37), make.coefficient(n * 37)
+    alpha, bias = make.coefficient(3), make.coefficient(count)
+    detected = torch.ops.hyperstreams._detected_cpu_isa()
+    for level in ("base", "avx2", "avx512")[: 1 + ("base", "avx2", "avx512").index(detected)]:
+        isa(level)
+        got = ops.boundary(x, y, h_res, h_post, phi, norm, alpha, bias, n_streams=n)
+        state = ops.mix_write(x, y, h_res, h_post)
+        logits, inv_rms = ops.project(state, phi, norm)
+        want = ops.coefficients(logits, inv_rms, alpha, bias, n_streams=n)
+        chain = (state, ops.read(state, want[0]), *want)
+        for fused, single in zip(got, chain, strict=True):
+            assert torch.equal(fused, single), level
+
+
+@pytest.mark.parametrize("per_stream", [False, True])
+def test_boundary_of_coefficients_per_stream_and_static(per_stream: bool) -> None:
+    make = Maker(5, torch.float32)
+    x, y, h_res, h_post = make(50, 4, 24), make(50, 24), make.coefficient(4, 4), make.coefficient(4)
+    alpha, bias = make.coefficient(3), make.coefficient(24)
+    phi = make.coefficient(6, 24) if per_stream else None
+    got = ops.boundary(
+        x, y, h_res, h_post, phi, None, alpha, bias, n_streams=4, mixer="free",
+        per_stream=per_stream,
+    )  # fmt: skip
+    state = ops.mix_write(x, y, h_res, h_post)
+    if per_stream:
+        logits, inv_rms = ops.project(state.unsqueeze(-2), phi)
+    else:
+        logits, inv_rms = torch.zeros(24), None
+    want = ops.coefficients(
+        logits, inv_rms, alpha, bias, n_streams=4, mixer="free", per_stream=per_stream
+    )
+    chain = (state, ops.read(state, want[0]), *want)
+    assert all(torch.equal(a, b) for a, b in zip(got, chain, strict=True))
 
 
 def test_stream_stats_rerun_and_threads() -> None:

@@ -34,7 +34,7 @@ def _boundary_fake(
     map: int,
     settings: list[int],
     constants: list[float],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     tokens, n, width = x.shape[:-2], x.shape[-2], x.shape[-1]
     x_out = x.new_empty((0,) if y is None else x.shape)
     u = x.new_empty((*tokens, width))
@@ -94,8 +94,6 @@ _boundary = register(
 )
 _boundary_backward = register("_boundary_backward", fake=_boundary_backward_fake)
 
-Settings = tuple[Any, ...]
-"""Those of :func:`coefficients.by_reference`, or none without a controller."""
 _NO_CONTROLLER: tuple[int, tuple[int, ...], tuple[float, ...]] = (0, (), ())
 
 
@@ -144,7 +142,8 @@ def _reference(
     empty = x.new_empty(0, dtype=reference.accumulate_dtype(x))
     h_pre, next_post, next_res = empty, empty.clone(), empty.clone()
     if phi is not None:
-        assert alpha is not None and bias is not None
+        assert alpha is not None
+        assert bias is not None
         per_stream = settings[-1]
         logits, inv_rms = reference.project(
             x.unsqueeze(-2) if per_stream else x,
