@@ -97,8 +97,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> boundary(
   const int n = in.n_streams;
   const ScalarType type = coefficient_type(in.dtype);
   const auto write = pending_write(x, y, h_res, h_post, write_bias, op);
-  const auto next =
-      controller_of(in, phi, norm_weight, alpha, bias, map, settings, constants, op);
+  const auto next = controller_of(in, phi, norm_weight, alpha, bias, map, settings, constants, op);
   const auto given = given_weights(in, read_weights, op);
   STD_TORCH_CHECK(next || given, op, ": expected phi or read_weights");
 
@@ -122,11 +121,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> boundary(
       write ? StreamsView{x_out.const_data_ptr(), n * in.width, in.width} : in.view;
   MixWriteArgs write_args = {};
   if (write) {
-    write_args = {in.tokens,           n,
-                  in.width,            in.dtype,
-                  write->y_dtype,      write->x.view,
-                  write->y.view,       write->h_res_view(),
-                  write->h_post.view,  write->bias_data(),
+    write_args = {in.tokens,
+                  n,
+                  in.width,
+                  in.dtype,
+                  write->y_dtype,
+                  write->x.view,
+                  write->y.view,
+                  write->h_res_view(),
+                  write->h_post.view,
+                  write->bias_data(),
                   x_out.mutable_data_ptr()};
   }
   ProjectArgs project_args = {};
@@ -155,11 +159,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> boundary(
                         next_res.mutable_data_ptr()};
   }
   const RowsView weights = given ? given->view : RowsView{next_pre.const_data_ptr(), n};
-  cpu::boundary_forward(
-      {write ? &write_args : nullptr, next ? &project_args : nullptr,
-       next ? &coefficient_args : nullptr,
-       {in.tokens, n, in.width, in.dtype, state, weights, u.mutable_data_ptr()}},
-      parallel_for);
+  cpu::boundary_forward({write ? &write_args : nullptr,
+                         next ? &project_args : nullptr,
+                         next ? &coefficient_args : nullptr,
+                         {in.tokens, n, in.width, in.dtype, state, weights, u.mutable_data_ptr()}},
+                        parallel_for);
   return {x_out, u, next_pre, next_post, next_res, logits, inv_rms};
 }
 
@@ -180,8 +184,7 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
   const int64_t tokens = in.tokens, width = in.width;
   const ScalarType type = coefficient_type(in.dtype);
   const auto write = pending_write(x, y, h_res, h_post, write_bias, op);
-  const auto next =
-      controller_of(in, phi, norm_weight, alpha, bias, map, settings, constants, op);
+  const auto next = controller_of(in, phi, norm_weight, alpha, bias, map, settings, constants, op);
   const auto given = given_weights(in, read_weights, op);
   STD_TORCH_CHECK(next || given, op, ": expected phi or read_weights");
   const int64_t parts = boundary_partitions(next ? &next->shape : nullptr, tokens, width);
@@ -189,7 +192,9 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
   const auto gradient_of = [&](const OptionalTensor& input) {
     return input ? new_empty_as(*input) : new_empty(x, {0}, type);
   };
-  const auto scratch = [&](int64_t size, ScalarType scalar) { return new_empty(x, {size}, scalar); };
+  const auto scratch = [&](int64_t size, ScalarType scalar) {
+    return new_empty(x, {size}, scalar);
+  };
   Tensor grad_x = new_empty_as(x);
   Tensor grad_y = gradient_of(y), grad_mix = gradient_of(h_res), grad_post = gradient_of(h_post);
   Tensor grad_write_bias = gradient_of(write_bias), grad_phi = gradient_of(phi);
@@ -239,7 +244,8 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
     z.emplace(logits, next->per_stream ? 2 : 1, tokens, next->logit_count, type, op, "logits");
     rms.emplace(inv_rms, next->per_stream ? 1 : 0, tokens, next->rms_count(), type, op, "inv_rms");
     workspace = scratch(project_backward_workspace(next->shape), type);
-    coefficient_partials = scratch(parts * (next->groups() + next->logit_count), ScalarType::Double);
+    coefficient_partials =
+        scratch(parts * (next->groups() + next->logit_count), ScalarType::Double);
     project_args.shape = next->shape;
     project_args.x = next->view(in.view);
     project_args.phi = next->phi.const_data_ptr();
@@ -270,8 +276,7 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
   const Rows branch(grad_u, 1, tokens, width, x.scalar_type(), op, "grad_u");
   std::optional<Rows> own;
   if (!given) own.emplace(h_pre, 1, tokens, n, type, op, "h_pre");
-  Tensor weight_partials =
-      scratch(given && given->is_static ? parts * n : 0, ScalarType::Double);
+  Tensor weight_partials = scratch(given && given->is_static ? parts * n : 0, ScalarType::Double);
   const ReadBackwardArgs read = {tokens,
                                  n,
                                  width,

@@ -16,7 +16,7 @@ struct MixWriteInputs {
   std::optional<Rows> bias;
 
   MixWriteInputs(const Tensor& x_, const Tensor& y_, const std::optional<Tensor>& h_res_,
-         const Tensor& h_post_, const std::optional<Tensor>& bias_, const char* op)
+                 const Tensor& h_post_, const std::optional<Tensor>& bias_, const char* op)
       : x(x_, op),
         y_dtype(dtype_of(y_, op)),
         y(y_, 1, x.tokens, x.width, y_.scalar_type(), op, "y"),

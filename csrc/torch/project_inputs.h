@@ -12,8 +12,8 @@ inline EpsPosition eps_position_of(int64_t value, const char* op) {
 }
 
 /// A contiguous parameter of the coefficients' dtype with `numel` elements, or undefined.
-inline std::optional<Tensor> parameter(const std::optional<Tensor>& value, int64_t numel, ScalarType type,
-                                const char* op, const char* argument) {
+inline std::optional<Tensor> parameter(const std::optional<Tensor>& value, int64_t numel,
+                                       ScalarType type, const char* op, const char* argument) {
   if (!value) return std::nullopt;
   STD_TORCH_CHECK(value->scalar_type() == type, op, ": ", argument, " has the wrong dtype");
   STD_TORCH_CHECK(value->numel() == numel, op, ": ", argument, " must have ", numel,

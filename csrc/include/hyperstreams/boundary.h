@@ -37,7 +37,8 @@ struct BoundaryArgs {
 };
 
 struct BoundaryBackwardArgs {
-  const MixWriteBackwardArgs* write;  // null: no pending write. grad_out: grad_x', all else as there
+  const MixWriteBackwardArgs*
+      write;  // null: no pending write. grad_out: grad_x', all else as there
   // null: no controller. x is X' when write is null, else unused; grad_logits, grad_inv_rms and
   // grad_x are not used.
   const ProjectBackwardArgs* project;

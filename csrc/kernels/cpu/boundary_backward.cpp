@@ -4,7 +4,8 @@
 //   1. X' from X and y, by mix_write's own code;
 //   2. G = grad_x' + weights grad_u, and the weights' gradient grad_u . X';
 //   3. the adjoint of the coefficients: grad_logits and grad_inv_rms of the tile;
-//   4. G += grad_logits W + s X' and this partition's share of grad_phi, block by block of channels;
+//   4. G += grad_logits W + s X' and this partition's share of grad_phi, block by block of
+//   channels;
 //   5. mix_write's backward with grad_out = G; without a write, G is rounded to grad_x.
 #include <optional>
 
@@ -39,8 +40,8 @@ void read_adjoint_token(const ReadAdjoint<S>& a, int64_t t) {
   using lanes_t = Lanes<T>;
   const int n = kN ? kN : a.n;
   const S* state = static_cast<const S*>(a.state.data) + t * a.state.token_stride;
-  const S* beside = a.beside.data ? static_cast<const S*>(a.beside.data) + t * a.beside.token_stride
-                                  : nullptr;
+  const S* beside =
+      a.beside.data ? static_cast<const S*>(a.beside.data) + t * a.beside.token_stride : nullptr;
   const T* weights = static_cast<const T*>(a.weights.data) + t * a.weights.token_stride;
   const S* grad_u = static_cast<const S*>(a.grad_u.data) + t * a.grad_u.token_stride;
   T* out = a.gradient + t * n * a.padded;
@@ -173,11 +174,11 @@ class BackwardTask {
   StreamsView rebuild_state(int64_t first, int64_t tokens) {
     if (!args_.write) return view_from(args_.read.x, first, sizeof(S));
     const MixWriteBackwardArgs& w = *args_.write;
-    mix_write_tokens({tokens, w.n_streams, w.width, w.dtype, w.y_dtype,
-                      view_from(w.x, first, sizeof(S)), view_from(w.y, first, size_of(w.y_dtype)),
-                      view_from(w.h_res, first, sizeof(T)), view_from(w.h_post, first, sizeof(T)),
-                      w.bias, state_.data()},
-                     0, tokens);
+    mix_write_tokens(
+        {tokens, w.n_streams, w.width, w.dtype, w.y_dtype, view_from(w.x, first, sizeof(S)),
+         view_from(w.y, first, size_of(w.y_dtype)), view_from(w.h_res, first, sizeof(T)),
+         view_from(w.h_post, first, sizeof(T)), w.bias, state_.data()},
+        0, tokens);
     return {state_.data(), plan_.n * plan_.width, plan_.width};
   }
 
@@ -288,9 +289,8 @@ void backward(const BoundaryBackwardArgs& args, ParallelFor parallel_for) {
 }  // namespace
 
 void boundary_backward(const BoundaryBackwardArgs& args, ParallelFor parallel_for) {
-  dispatch_dtype(args.read.dtype, [&](auto dtype) {
-    backward<typename decltype(dtype)::type>(args, parallel_for);
-  });
+  dispatch_dtype(args.read.dtype,
+                 [&](auto dtype) { backward<typename decltype(dtype)::type>(args, parallel_for); });
 }
 
 }  // namespace HYPERSTREAMS_ISA_NAMESPACE

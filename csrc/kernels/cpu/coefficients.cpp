@@ -117,12 +117,12 @@ void coefficients_backward(const CoefficientsBackwardArgs& args, ParallelFor par
   backward<float>(args, parallel_for);
 }
 
-#define HYPERSTREAMS_INSTANTIATE_COEFFICIENTS(T)                                            \
+#define HYPERSTREAMS_INSTANTIATE_COEFFICIENTS(T)                                              \
   template void coefficients_tokens<T>(const CoefficientsArgs&, CoefficientTile<T>&, int64_t, \
-                                       int64_t);                                             \
-  template void coefficients_adjoint_tokens<T>(const CoefficientsBackwardArgs&,              \
+                                       int64_t);                                              \
+  template void coefficients_adjoint_tokens<T>(const CoefficientsBackwardArgs&,               \
                                                CoefficientAdjointTile<T>&, int64_t, int64_t); \
-  template void coefficients_adjoint_finish<T>(const CoefficientsBackwardArgs&,              \
+  template void coefficients_adjoint_finish<T>(const CoefficientsBackwardArgs&,               \
                                                const CoefficientPlan<T>&, int64_t);
 
 HYPERSTREAMS_INSTANTIATE_COEFFICIENTS(float)

@@ -204,8 +204,8 @@ void mix_write_backward_tokens(const MixWriteBackwardArgs& args, bool accumulate
   dispatch_dtype(args.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
     using acc_t = accumulate_t<scalar_t>;
-    const auto kernel = accumulated ? find_kernel<scalar_t, acc_t>(args)
-                                    : find_kernel<scalar_t, scalar_t>(args);
+    const auto kernel =
+        accumulated ? find_kernel<scalar_t, acc_t>(args) : find_kernel<scalar_t, scalar_t>(args);
     backward_tokens<acc_t>(args, kernel, begin, end,
                            {sums.h_res, sums.h_post, static_cast<acc_t*>(sums.bias)});
   });

@@ -55,8 +55,8 @@ HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_
     for (int g = 0; g < kGroups; ++g) {
       const lanes_t v = lanes_t::load(x + t * kColumns + g * lanes_t::size);
       const T* sum = out + t * stride + g * lanes_t::size;
-      acc[t][g] = kAdd ? fma(lanes_t::set(factor[t]), v, lanes_t::load(sum))
-                       : lanes_t::set(factor[t]) * v;
+      acc[t][g] =
+          kAdd ? fma(lanes_t::set(factor[t]), v, lanes_t::load(sum)) : lanes_t::set(factor[t]) * v;
     }
   }
   for (int64_t k = 0; k < n_logits; ++k) {
@@ -214,8 +214,7 @@ void project_backward_block(const ProjectShape& shape, const Plan<accumulate_t<S
   for_groups<T>(padded, [&](auto groups, int64_t g) {
     for_chunks<kTileTokens>(n_logits, [&](auto count, int64_t k) {
       tile_grad_phi<T, decltype(count)::value, decltype(groups)::value>(
-          in_l1 + g, b.tokens, b.grad_logits + k, n_logits,
-          b.partial + offset + k * kColumns + g);
+          in_l1 + g, b.tokens, b.grad_logits + k, n_logits, b.partial + offset + k * kColumns + g);
     });
   });
 }
@@ -263,8 +262,8 @@ void backward_rows(const ProjectBackwardArgs& args, const Plan<accumulate_t<S>>&
           shape, plan, x, {tokens, i, c, factor, grad_logits, partial, grad, kColumns, false});
       const int64_t channels = shape.width - c < kColumns ? shape.width - c : kColumns;
       for (int64_t t = 0; t < tokens; ++t) {
-        S* out = static_cast<S*>(args.grad_x) +
-                 ((first + t) * shape.n_streams + i) * shape.width + c;
+        S* out =
+            static_cast<S*>(args.grad_x) + ((first + t) * shape.n_streams + i) * shape.width + c;
         const T* row = grad + t * kColumns;
         for_channels<T>(
             channels, [&](int64_t k) { Lanes<T>::load(row + k).store(out + k); },
@@ -298,18 +297,18 @@ void project_backward(const ProjectBackwardArgs& args, ParallelFor parallel_for)
   });
 }
 
-#define HYPERSTREAMS_INSTANTIATE_PROJECT(T)                                                    \
-  template ProjectBackwardPlan<T> project_backward_prepare<T>(const ProjectBackwardArgs&,      \
-                                                              ParallelFor);                    \
-  template T project_statistic_factor<T>(const ProjectShape&, double, EpsPosition, T, T);      \
-  template void project_backward_finish<T>(const ProjectBackwardArgs&,                         \
+#define HYPERSTREAMS_INSTANTIATE_PROJECT(T)                                               \
+  template ProjectBackwardPlan<T> project_backward_prepare<T>(const ProjectBackwardArgs&, \
+                                                              ParallelFor);               \
+  template T project_statistic_factor<T>(const ProjectShape&, double, EpsPosition, T, T); \
+  template void project_backward_finish<T>(const ProjectBackwardArgs&,                    \
                                            const ProjectBackwardPlan<T>&, ParallelFor);
 
 HYPERSTREAMS_INSTANTIATE_PROJECT(float)
 HYPERSTREAMS_INSTANTIATE_PROJECT(double)
 
-#define HYPERSTREAMS_INSTANTIATE_PROJECT_BLOCK(S)                                      \
-  template void project_backward_block<S>(                                             \
+#define HYPERSTREAMS_INSTANTIATE_PROJECT_BLOCK(S)                                           \
+  template void project_backward_block<S>(                                                  \
       const ProjectShape&, const ProjectBackwardPlan<accumulate_t<S>>&, const StreamsView&, \
       const ProjectBackwardBlock<accumulate_t<S>>&);
 

@@ -1,5 +1,5 @@
-// What project's backward and boundary's share: the weighted phi in blocks, the products of one tile
-// of tokens and one block of channels, and the sums over partitions.
+// What project's backward and boundary's share: the weighted phi in blocks, the products of one
+// tile of tokens and one block of channels, and the sums over partitions.
 #pragma once
 
 #include "hyperstreams/project.h"

@@ -1,6 +1,6 @@
-// Ops on a range of tokens by the calling thread: what the ops' own loops hand to a thread, and what
-// boundary runs one after the other on a tile of tokens that stays in the cache. Same bits either
-// way.
+// Ops on a range of tokens by the calling thread: what the ops' own loops hand to a thread, and
+// what boundary runs one after the other on a tile of tokens that stays in the cache. Same bits
+// either way.
 #pragma once
 
 #include "hyperstreams/mix_write.h"
