@@ -160,10 +160,13 @@ class Connection(FullPrecisionModule):
         y: Tensor | None = None,
         h_res: Tensor | None = None,
         h_post: Tensor | None = None,
+        *,
+        read_weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """``(x', u, h_pre, h_post, h_res)`` of this site; see ``ops.boundary``.
 
-        Arguments: the streams ``[..., n, C]`` and the pending write of the previous site, if any.
+        Arguments: the streams ``[..., n, C]``, the pending write of the previous site, if any, and
+        weights to read with in place of ``h_pre``.
         """
         return ops.boundary(
             x,
@@ -174,6 +177,7 @@ class Connection(FullPrecisionModule):
             self.norm_weight,
             self._scales(),
             self.bias,
+            read_weights=read_weights,
             **self._boundary,
         )
 

@@ -1,8 +1,4 @@
-"""Reads predicted one site ahead, which would let a site traverse the streams once (DeepSeek-V4.1).
-
-The function is reproduced here, not the traffic: a site runs ``read``, ``project`` and
-``mix_write``, three traversals.
-"""
+"""Reads predicted one site ahead (DeepSeek-V4.1): ``boundary`` with the previous site's weights."""
 
 from __future__ import annotations
 
@@ -15,13 +11,23 @@ from torch import Tensor, nn
 from ... import ops
 from ..ends import ExpandStreams
 from ..family import ConnectionFamily, Plan
+from ..streams import Streams
 
 
 class SinglePassState(NamedTuple):
-    """Streams ``x [..., n, C]`` and the next site's read weights ``h_pre`` (``[n]`` at first)."""
+    """Streams ``x [..., n, C]``, the next site's read weights ``h_pre`` (``[n]`` at first), and the
+    last site's pending write, as in :class:`hyperstreams.nn.Streams`."""
 
     x: Tensor
     h_pre: Tensor
+    y: Tensor | None = None
+    h_res: Tensor | None = None
+    h_post: Tensor | None = None
+
+    @property
+    def tensor(self) -> Tensor:
+        """The streams with the pending write carried out."""
+        return Streams(self.x, self.y, self.h_res, self.h_post).tensor
 
 
 class SinglePassSite(nn.Module):
@@ -40,11 +46,11 @@ class SinglePassSite(nn.Module):
 
     def forward(self, state: SinglePassState, *args: Any, **kwargs: Any) -> SinglePassState:
         """State to state; further arguments go to the branch."""
-        x = state.x
-        u = ops.read(x, state.h_pre)
-        h_pre, h_post, h_res = self.connection.coefficients(x)
+        x, u, h_pre, h_post, h_res = self.connection(
+            state.x, state.y, state.h_res, state.h_post, read_weights=state.h_pre
+        )
         y = self.branch(u, *args, **kwargs)
-        return SinglePassState(ops.mix_write(x, y, h_res, h_post), h_pre)
+        return SinglePassState(x, h_pre, y, h_res, h_post)
 
 
 class SinglePassExpand(nn.Module):
@@ -72,7 +78,7 @@ class SinglePassReduce(nn.Module):
 
     def forward(self, state: SinglePassState) -> Tensor:
         """State to ``[..., C]``."""
-        return self.norm(ops.read(state.x, state.h_pre))
+        return self.norm(ops.read(state.tensor, state.h_pre))
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class SinglePass(ConnectionFamily):
     connection : the connection whose coefficients are used.
     """
 
-    fused_ops = ("project", "coefficients", "read", "mix_write")
+    fused_ops = ("boundary",)
     uses = frozenset({"expand", "designate"})
 
     connection: str = "deepseek_v4"
@@ -106,7 +112,7 @@ class SinglePass(ConnectionFamily):
 
     def streams_of(self, state: SinglePassState) -> Tensor:
         """The streams."""
-        return state.x
+        return state.tensor
 
     def build_site(self, branch: nn.Module, site_index: int, plan: Plan) -> nn.Module:
         return SinglePassSite(
