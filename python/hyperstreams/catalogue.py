@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .diagnostics.collapse import QUESTIONS
+from .diagnostics.metrics.collapse import QUESTIONS
 from .diagnostics.registry import METRICS
 from .init import DESIGNATION_SCHEMES, EXPANSION_SCHEMES
 from .mixers import DIALECTS, MIXERS, Mixer

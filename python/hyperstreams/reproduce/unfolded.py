@@ -19,6 +19,7 @@ from .runs import CapturedRun
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 UNFOLDED_TITLE = "Unfolded contributions: who reads whose output"
 UNFOLDED_DEFINITIONS = {
