@@ -7,6 +7,7 @@ The numbers are outputs of the model's own forward (``collect_stats=True``), so 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,7 +121,10 @@ class Capture:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write to ``path``: ``.json`` (exact decimal floats) or ``.npz`` (needs numpy)."""
+        """Write to ``path``: ``.json`` (exact decimal floats) or ``.npz`` (needs numpy).
+
+        The file is put in place whole: an interruption leaves what was there before.
+        """
         path = Path(path)
         header = {
             "format": "hyperstreams.capture.v1",
@@ -129,17 +133,19 @@ class Capture:
             "fields": {k: list(v) for k, v in stream_stats_fields(self.n_streams).items()},
             "details": self.details,
         }
+        temporary = path.with_name(f".{path.name}.new")
         if path.suffix == ".json":
-            arrays = {"sums": self.sums.tolist(), "loss": self.loss.tolist()}
-            path.write_text(json.dumps(header | arrays))
+            lists = {"sums": self.sums.tolist(), "loss": self.loss.tolist()}
+            temporary.write_text(json.dumps(header | lists))
         elif path.suffix == ".npz":
             import numpy
 
-            numpy.savez_compressed(
-                path, header=json.dumps(header), sums=self.sums.numpy(), loss=self.loss.numpy()
-            )
+            sums, loss = self.sums.numpy(), self.loss.numpy()
+            with temporary.open("wb") as file:
+                numpy.savez_compressed(file, header=json.dumps(header), sums=sums, loss=loss)
         else:
             raise ValueError(f"Capture.save: path: expected .json or .npz, got {path.name!r}")
+        os.replace(temporary, path)
 
     @staticmethod
     def load(path: str | Path) -> Capture:

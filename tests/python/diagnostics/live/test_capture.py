@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
+import numpy
 import pytest
 import torch
 from hyperstreams import ops
@@ -150,6 +152,24 @@ def test_saved_captures_come_back_bit_for_bit(tmp_path: Path, suffix: str) -> No
     assert (back.site_names, back.details) == (result.site_names, result.details)
     with pytest.raises(ValueError, match=r"expected \.json or \.npz"):
         result.save(tmp_path / "capture.pt")
+
+
+def test_an_interrupted_save_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "capture.npz"
+    result = capture(Stack(), [(tokens,) for tokens, _ in batches()])
+    result.save(path)
+
+    def cut_short(file: BinaryIO, **arrays: object) -> None:
+        file.write(b"PK half an archive")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(numpy, "savez_compressed", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        result.save(path)
+    assert torch.equal(Capture.load(path).sums, result.sums)
+    assert list(tmp_path.glob("*.npz")) == [path]
 
 
 def test_bad_captures_are_refused() -> None:
