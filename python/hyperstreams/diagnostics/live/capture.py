@@ -16,11 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...ops import stream_stats_fields, stream_stats_size, unpack_stream_stats
+from ...ops import (
+    merge_stream_stats,
+    stream_stats_fields,
+    stream_stats_size,
+    unpack_stream_stats,
+)
 
 _STATE_FIELDS = frozenset(
     {"gram", "norm", "cosine", "differential_energy", "curvature", "position_curvature"}
 )
+_RANGES = ("_m2", "_min", "_max")
 _COUNTERS = {
     "curvature": "curvature_count",
     "position_curvature": "position_curvature_count",
@@ -29,9 +35,10 @@ _COUNTERS = {
 
 @dataclass(frozen=True)
 class Capture:
-    """Sums over tokens of every site, per batch, in float64 on the CPU.
+    """Statistics over tokens of every site, per batch, in float64 on the CPU.
 
-    sums : ``[batches, sites + 1, stream_stats_size(n_streams)]``; the last row is the readout, the
+    sums : packed as by ``ops.stream_stats``,
+        ``[batches, sites + 1, stream_stats_size(n_streams)]``; the last row is the readout, the
         state after the last site. Row k is the state *before* site k with the site's coefficients.
     site_names : the sites in order, ``("L0a", "L0m", ...)``.
     loss : ``[batches]`` mean loss of each batch in nats per token; nan without targets.
@@ -78,14 +85,14 @@ class Capture:
         return float((self.loss * weight).sum() / weight.sum())
 
     def total(self, name: str) -> Tensor:
-        """Sum of a packed field over batches: ``[sites + 1, *field shape]``."""
-        fields = unpack_stream_stats(self.sums.sum(dim=0), self.n_streams)
+        """A packed field of all batches together: ``[sites + 1, *field shape]``."""
+        fields = unpack_stream_stats(merge_stream_stats(self.sums, self.n_streams), self.n_streams)
         if name not in fields:
             raise ValueError(f"Capture: field: expected one of {', '.join(fields)}, got {name!r}")
         return fields[name]
 
     def mean(self, name: str) -> Tensor:
-        """Token mean of a packed field.
+        """Token mean of a packed field; of ``h_pre_m2`` and the like, the variance over tokens.
 
         ``[sites, ...]`` for coefficients, which the readout does not have; ``[sites + 1, ...]`` for
         what describes the state. Angles are divided by the number of angles. No tokens: nan.
@@ -149,7 +156,7 @@ class Capture:
 
     @staticmethod
     def load(path: str | Path) -> Capture:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote; fields that an older one lacks are nan."""
         path = Path(path)
         if path.suffix == ".json":
             header = json.loads(path.read_text())
@@ -163,7 +170,11 @@ class Capture:
         else:
             raise ValueError(f"Capture.load: path: expected .json or .npz, got {path.name!r}")
         fields = {k: list(v) for k, v in stream_stats_fields(header["n_streams"]).items()}
-        if header.get("fields") != fields:
+        without_ranges = {k: v for k, v in fields.items() if not k.endswith(_RANGES)}
+        if header.get("fields") == without_ranges:
+            missing = stream_stats_size(header["n_streams"]) - sums.shape[-1]
+            sums = torch.nn.functional.pad(sums, (0, missing), value=torch.nan)
+        elif header.get("fields") != fields:
             raise ValueError(f"Capture.load: {path.name}: written with other fields; capture again")
         return Capture(
             sums, header["n_streams"], tuple(header["site_names"]), loss, header["details"]

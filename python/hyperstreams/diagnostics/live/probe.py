@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...nn import ExpandStreams, HyperConnection, ReduceStreams
+from ...ops import merge_stream_stats
 from .. import metrics
 from .alarm import Alarm, collapse_alarm
 from .capture import Capture, streams_of_size
@@ -32,6 +33,14 @@ COEFFICIENTS = (
 """Quantities that need the coefficients alone: the cheap level."""
 STREAMS = (*COEFFICIENTS, "norm", "norm_share", "differential_energy", "mean_cosine", "curvature")
 """Those and what the streams themselves show: one more pass over them on a sampled step."""
+
+TOKENS = (
+    *("read_mean", "read_variance", "read_min", "read_max"),
+    *("write_mean", "write_variance", "write_min", "write_max"),
+    *("mean_mixer", "mixer_variance", "mixer_min", "mixer_max"),
+)
+"""How coefficients range over tokens. They need the coefficients alone, and every sample has them:
+``quantity("read_variance", probe.samples[step])``. By default no scalars are made of them."""
 
 DENSE = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Early steps that are sampled whatever ``every`` is, as long as they are below it."""
@@ -65,20 +74,21 @@ class Probe:
     the same bits; on the others the model runs as if there were no probe. Under ``torch.compile``
     there is one graph for each of the two. Forwards in evaluation mode do not count. Several
     forwards of a step (gradient accumulation) are merged; one that is recomputed (activation
-    checkpointing) counts once. With ``torch.distributed`` the sums of all ranks of ``group`` are
-    added, in one all-reduce, in :meth:`scalars`; every rank must call it.
+    checkpointing) counts once. With ``torch.distributed`` the statistics of all ranks of ``group``
+    are merged, in three small all-reduces, in :meth:`scalars`; every rank must call it.
 
     model : one ``nn.ExpandStreams``, ``nn.HyperConnection`` sites and one ``nn.ReduceStreams``; or
         a :class:`GPT` with AltUp, ResiDual or another connection whose states hold several streams:
         the quantities of its states.
     every : sample the steps that it divides, and early ones of ``DENSE`` if ``dense``.
     what : names of ``QUANTITIES``; None: ``STREAMS``, as far as they are defined. When all need
-        coefficients alone (``COEFFICIENTS``) no pass over the streams is spent.
+        coefficients alone (``COEFFICIENTS``, ``TOKENS``) no pass over the streams is spent.
     sinks : called with the step and its scalars; see ``diagnostics.sinks``.
 
     Attributes: ``samples``, the captures by step; ``moments``, of every scalar over samples: their
-    spread is over training. That over micro-batches is in a sample's ``batch(k)``; that over tokens
-    is kept for the mixer alone (``token_variation``).
+    spread is over training. That over micro-batches is in a sample's ``batch(k)``, that over tokens
+    in its quantities ``TOKENS``: ``read_mean``, ``read_variance``, ``read_min``, ``read_max`` of
+    ``h_pre``, ``write_...`` of ``h_post``, ``mean_mixer``, ``mixer_...`` of ``h_res``.
     """
 
     def __init__(
@@ -186,12 +196,22 @@ class Probe:
 
     def _capture(self, rows: Sequence[Tensor]) -> Capture:
         sums = torch.stack(list(rows)).detach()
+        n = streams_of_size(sums.shape[-1])
         distributed = torch.distributed
         if distributed.is_available() and distributed.is_initialized():
-            sums = sums.sum(dim=0, keepdim=True)
-            distributed.all_reduce(sums, group=self.group)
+
+            def reduced(values: Tensor, how: Any) -> Tensor:
+                values = values.clone(memory_format=torch.contiguous_format)
+                distributed.all_reduce(values, how, group=self.group)
+                return values
+
+            sums = merge_stream_stats(
+                merge_stream_stats(sums, n),
+                n,
+                add=lambda values: reduced(values, distributed.ReduceOp.SUM),
+                largest=lambda values: reduced(values, distributed.ReduceOp.MAX),
+            ).unsqueeze(0)
         sums = sums.cpu()
-        n = streams_of_size(sums.shape[-1])
         return Capture(sums, n, self.site_names, sums.new_full((len(sums),), torch.nan))
 
     def alarm(self, name: str = "write_effective_streams", **settings: Any) -> Alarm:

@@ -141,8 +141,42 @@ def _usage(side: Literal["read", "write"], field: str, symbol: str) -> None:
     )
 
 
+def _ranges(side: Literal["read", "write", "mixer"], field: str, symbol: str, axes: Axes) -> None:
+    title = "Mixer entry" if side == "mixer" else f"{side.capitalize()} weight"
+
+    def of_sites(part: str) -> Callable[[Capture], Tensor]:
+        return lambda c: c.total(f"{field}_{part}")[:-1]
+
+    if side != "mixer":
+        _add(
+            f"{side}_mean",
+            f"{title}, mean",
+            f"token mean of {symbol}",
+            lambda c: c.mean(field),
+            axes=axes,
+        )
+    _add(
+        f"{side}_variance",
+        f"{title}, variance over tokens",
+        f"token mean of ({symbol} - its token mean)^2",
+        lambda c: c.mean(f"{field}_m2"),
+        axes=axes,
+    )
+    for part, word in (("min", "smallest"), ("max", "largest")):
+        _add(
+            f"{side}_{part}",
+            f"{title}, {word}",
+            f"{word} {symbol} of any token",
+            of_sites(part),
+            axes=axes,
+        )
+
+
 _usage("read", "h_pre", "p")
 _usage("write", "h_post", "q")
+_ranges("read", "h_pre", "h_pre[s]", "site,stream")
+_ranges("write", "h_post", "h_post[s]", "site,stream")
+_ranges("mixer", "h_res", "H_res[destination, source]", "site,destination,source")
 _add(
     "relative_update",
     "Relative update",

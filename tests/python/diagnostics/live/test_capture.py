@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -170,6 +171,29 @@ def test_an_interrupted_save_leaves_what_was_there(
         result.save(path)
     assert torch.equal(Capture.load(path).sums, result.sums)
     assert list(tmp_path.glob("*.npz")) == [path]
+
+
+def test_captures_without_ranges_are_read_with_nan(tmp_path: Path) -> None:
+    result = capture(Stack(), batches())
+    path = tmp_path / "capture.json"
+    result.save(path)
+    stored = json.loads(path.read_text())
+    ranges = [name for name in stored["fields"] if name.endswith(("_m2", "_min", "_max"))]
+    size = 3 * (2 * N + N * N)
+    for name in ranges:
+        del stored["fields"][name]
+    stored["sums"] = [[row[:-size] for row in part] for part in stored["sums"]]
+    path.write_text(json.dumps(stored))
+    back = Capture.load(path)
+    assert torch.equal(back.sums[..., :-size], result.sums[..., :-size])
+    assert len(ranges) == 9
+    for name in ("read_variance", "write_min", "mixer_max"):
+        assert quantity(name, back).isnan().all()
+    assert torch.equal(quantity("token_variation", back), quantity("token_variation", result))
+    del stored["fields"]["norm"]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="written with other fields"):
+        Capture.load(path)
 
 
 def test_bad_captures_are_refused() -> None:

@@ -12,7 +12,8 @@ import torch
 from hyperstreams import diagnostics
 from hyperstreams import nn as hnn
 from hyperstreams.diagnostics import DictSink, JsonlSink, TensorBoardSink, WandbSink, capture
-from hyperstreams.diagnostics.live.probe import COEFFICIENTS
+from hyperstreams.diagnostics.live.probe import COEFFICIENTS, TOKENS
+from small_models import model_of as scrambled_model
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -37,7 +38,7 @@ def equal(first: list[Tensor], second: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("what", [COEFFICIENTS, diagnostics.live.probe.STREAMS])
+@pytest.mark.parametrize("what", [COEFFICIENTS, TOKENS, diagnostics.live.probe.STREAMS])
 def test_outputs_and_gradients_keep_their_bits(what: tuple[str, ...]) -> None:
     model, inputs = model_of(), batch()
     plain = outputs(model, *inputs)
@@ -76,6 +77,10 @@ def test_coefficients_alone_give_the_same_numbers_and_nan_for_the_streams() -> N
     assert len(values) < len(expected)
     assert diagnostics.quantity("norm", probe.samples[0]).isnan().all()
     assert not diagnostics.quantity("norm", full.samples[0]).isnan().any()
+    for name in TOKENS:
+        seen = [diagnostics.quantity(name, each.samples[0]) for each in (probe, full)]
+        assert torch.equal(*seen)
+        assert seen[0].isfinite().all()
 
 
 def test_captures_inside_a_probe_of_coefficients_are_whole() -> None:
@@ -99,6 +104,34 @@ def test_gradient_accumulation_is_merged_and_evaluation_ignored() -> None:
     both = capture(model, [batch(0), batch(1)])
     assert probe.samples[0].tokens == both.tokens == 64
     assert torch.allclose(probe.samples[0].sums, both.sums, rtol=1e-6)
+
+
+def test_coefficients_over_tokens_are_those_of_the_traced_tokens() -> None:
+    model = scrambled_model().train()
+    batches = [batch(0), (batch(1)[0][:, :5], batch(1)[1][:, :5])]
+    with hs.Probe(model, what=TOKENS) as probe:
+        for inputs in batches:
+            model(*inputs)
+        values = probe.scalars(0)
+    assert probe.samples[0].sums[..., -1].isfinite().all()
+    traces = [diagnostics.trace(model.eval(), *inputs) for inputs in batches]
+    for side, name in (("read", "h_pre"), ("write", "h_post"), ("mixer", "h_res")):
+        h = torch.cat([getattr(t, name).flatten(1, 2) for t in traces], dim=1).double()
+        assert h.shape[1] == 2 * 16 + 2 * 5
+        mean = "mean_mixer" if side == "mixer" else f"{side}_mean"
+        for quantity, expected in (
+            (mean, h.mean(dim=1)),
+            (f"{side}_variance", h.var(dim=1, correction=0)),
+            (f"{side}_min", h.amin(dim=1)),
+            (f"{side}_max", h.amax(dim=1)),
+        ):
+            assert expected.std() > 1e-6, quantity
+            found = diagnostics.quantity(quantity, probe.samples[0])
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-9, msg=quantity)
+    assert values["write_variance/L1a/s2"] == float(
+        diagnostics.quantity("write_variance", probe.samples[0])[2, 2]
+    )
+    assert probe.moments["write_variance/L1a/s2"].mean == values["write_variance/L1a/s2"]
 
 
 class Checkpointed(torch.nn.Module):
@@ -174,7 +207,8 @@ def test_states_of_baselines_with_several_streams(connection: str, n: int) -> No
     assert f"norm/L0m/s{n - 1}" in values
     assert f"norm/L0m/s{n}" not in values
     assert torch.equal(capture(model, [inputs]).mean("norm"), sample.mean("norm"))
-    assert diagnostics.quantity("write_share", sample).isnan().all()
+    for name in ("write_share", *TOKENS):
+        assert diagnostics.quantity(name, sample).isnan().all()
     with pytest.raises(ValueError, match="what: expected names of"):
         hs.Probe(model, what=("write_share",))
 
@@ -253,11 +287,11 @@ def _train_on(rank: int, store: str, out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     try:
-        sharded = model_of(n_layer=1)
+        sharded = scrambled_model("mhc_lite", n_layer=1).train()
         for site in sharded.sites.values():
             fully_shard(site)
         fully_shard(sharded)
-        replicated = DistributedDataParallel(model_of(n_layer=1))
+        replicated = DistributedDataParallel(scrambled_model("mhc_lite", n_layer=1).train())
         for name, model in (("fsdp2", sharded), ("ddp", replicated)):
             with hs.Probe(model) as probe:
                 model(*batch(rank))[1].backward()
@@ -271,8 +305,15 @@ def _train_on(rank: int, store: str, out: str) -> None:
 def test_sums_of_all_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     torch.multiprocessing.spawn(_train_on, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
-    both = capture(model_of(n_layer=1), [batch(0), batch(1)])
+    both = capture(scrambled_model("mhc_lite", n_layer=1), [batch(0), batch(1)])
     for name in ("fsdp2", "ddp"):
         sample = diagnostics.Capture.load(tmp_path / f"{name}.json")
         assert sample.tokens == both.tokens
-        assert torch.allclose(sample.sums.sum(0), both.sums.sum(0), rtol=1e-5, atol=1e-6)
+        assert torch.allclose(
+            sample.sums, hs.ops.merge_stream_stats(both.sums, 4), rtol=1e-5, atol=1e-6
+        )
+        # Ranks see other tokens: the variance is of all, not the mean of theirs.
+        variance = diagnostics.quantity("write_variance", both)
+        own = [diagnostics.quantity("write_variance", both.batch(k)) for k in range(2)]
+        assert (variance > (own[0] + own[1]) / 2).all()
+        assert torch.allclose(diagnostics.quantity("write_variance", sample), variance, rtol=1e-4)
