@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from hyperstreams.diagnostics import Probe
-from hyperstreams.diagnostics.probe import COEFFICIENTS, STREAMS
+from hyperstreams.diagnostics.live.probe import COEFFICIENTS, STREAMS
 from hyperstreams.models import GPT, GPTConfig
 
 from .timing import paired_times, summarize

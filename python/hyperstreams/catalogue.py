@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .diagnostics.collapse import QUESTIONS
+from .diagnostics import QUANTITIES
+from .diagnostics.live.quantities import needs_streams
+from .diagnostics.metrics.collapse import QUESTIONS
 from .diagnostics.registry import METRICS
 from .init import DESIGNATION_SCHEMES, EXPANSION_SCHEMES
 from .mixers import DIALECTS, MIXERS, Mixer
@@ -217,10 +219,28 @@ def metrics_markdown() -> str:
         )
         for m in METRICS
     ]
-    lines = [columns, ("---",) * len(columns), *cells]
-    rows = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines]
+    rows = _markdown_rows([columns, ("---",) * len(columns), *cells])
     kinds = [f"- *{kind.capitalize()}*: {question}" for kind, question in QUESTIONS.items()]
-    return "\n".join([DIAGNOSTICS_HEAD, *kinds, "", DIAGNOSTICS_TABLE, "", *rows, ""])
+    parts = [DIAGNOSTICS_HEAD, *kinds, "", DIAGNOSTICS_TABLE, "", *rows, ""]
+    return "\n".join([*parts, QUANTITIES_HEAD, *_quantity_rows(), ""])
+
+
+def _quantity_rows() -> list[str]:
+    columns = ("quantity", "axes", "definition", "needs")
+    cells = [
+        (
+            f"`{q.name}`",
+            q.axes.replace("site", q.rows),
+            q.definition,
+            "streams" if needs_streams(q.name) else "coefficients",
+        )
+        for q in QUANTITIES.values()
+    ]
+    return _markdown_rows([columns, ("---",) * len(columns), *cells])
+
+
+def _markdown_rows(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    return ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines]
 
 
 DIAGNOSTICS_HEAD = """\
@@ -285,3 +305,22 @@ Paths are below `hyperstreams.diagnostics`, the first computes the metric; shape
 (`definition=`, `average=`, `kind=`) and sanity properties are in the docstrings. Invariance under a
 permutation of the streams: inv, the number stays; eqv, the vector is permuted; then what else
 leaves it."""
+
+QUANTITIES_HEAD = """\
+## Named quantities
+
+`quantity(name, c)` of a capture or of a sample of a probe, which `Probe(what=...)` takes by the
+same names. All are made from statistics over tokens that the model hands out with its outputs
+(`ops.stream_stats`). Each row is a site, with the coefficients used there, or a state: before each
+site, then at the readout. What needs the coefficients alone costs no pass over the streams.
+
+```python
+from hyperstreams.diagnostics import Probe, capture, quantity
+
+quantity("read_variance", capture(model, batches))     # [sites, n]: do reads depend on the token?
+with Probe(model, every=200, what=("read_variance", "write_max")) as probe:
+    model(tokens, targets)
+    probe.scalars(0)                                   # {"read_variance/L0a/s0": ..., ...}
+quantity("mixer_max", probe.samples[0])                # [sites, n, n]
+```
+"""

@@ -32,7 +32,7 @@ def test_diagnostics_page_is_current() -> None:
 def test_diagnostics_page_runs() -> None:
     from hyperstreams.models import GPT, GPTConfig
 
-    code = DIAGNOSTICS.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    blocks = DIAGNOSTICS.read_text(encoding="utf-8").split("```python\n")[1:]
     config = GPTConfig(n_layer=2, n_head=2, width=16, block_size=8, vocab_size=16)
     tokens = torch.arange(16).reshape(2, 8)
     models = {
@@ -40,7 +40,10 @@ def test_diagnostics_page_runs() -> None:
         for seed, name in enumerate(("model", "untrained"))
     }
     names: dict[str, Any] = {**models, "tokens": tokens, "targets": tokens}
-    exec(code, names)
+    names["batches"] = [(tokens, tokens)]
+    for block in blocks:
+        exec(block.split("```")[0], names)
+    assert list(names["probe"].samples) == [0]
     assert list(names["report"]) == ["usage", "averaging", "redundancy", "causal"]
 
 

@@ -1,37 +1,43 @@
-"""Diagnostics of multi-stream models: capture, hook points, pure metrics, named quantities,
-interventions."""
+"""Diagnostics of multi-stream models.
 
-from . import (
+- ``metrics``: pure functions of coefficients and states;
+- ``live``: hooks, traces, captures and the probe, which look into a model while it runs;
+- ``causal``: interventions, their effects, the collapse to fewer streams;
+- ``crosscoder``: sparse crosscoders on stream states;
+- ``registry``: every metric with its formula, initial value, null and source.
+"""
+
+from . import metrics
+from .causal.compression import Compression, collapse_streams
+from .causal.effect_matrices import RescueTable, ablation_matrix, mixer_matrix, rescue_matrix
+from .causal.effects import EffectTable, effects, output_change
+from .causal.interventions import Ablate, Replace, Rescue, intervene
+from .live import gradients
+from .live.alarm import Alarm, collapse_alarm
+from .live.capture import Capture, capture
+from .live.hooks import Hook, hook_names, hooks
+from .live.initial import InitialCoefficients, initial_coefficients
+from .live.logits import LogitParts, SiteLogits, site_logits
+from .live.moments import Moments
+from .live.probe import Probe, summarize
+from .live.quantities import QUANTITIES, Quantity, quantity
+from .live.readout import model_parts
+from .live.sinks import DictSink, JsonlSink, TensorBoardSink, WandbSink
+from .live.trace import Trace, trace
+from .metrics import (
     activations,
     alignment,
     composite,
     decodability,
     geometry,
-    gradients,
     ledger,
     lens,
-    metrics,
     patterns,
     similarity,
     variation,
 )
-from .alarm import Alarm, collapse_alarm
-from .capture import Capture, capture
-from .collapse import Collapse, Measured, collapse_report, collapse_rows
-from .compression import Compression, collapse_streams
-from .effect_matrices import RescueTable, ablation_matrix, mixer_matrix, rescue_matrix
-from .effects import EffectTable, effects, output_change
-from .hooks import Hook, hook_names, hooks
-from .initial import InitialCoefficients, initial_coefficients
-from .interventions import Ablate, Replace, Rescue, intervene
-from .logits import LogitParts, SiteLogits, site_logits
-from .moments import Moments
-from .probe import Probe, summarize
-from .quantities import QUANTITIES, Quantity, quantity
-from .readout import model_parts
+from .metrics.collapse import Collapse, Measured, collapse_report, collapse_rows
 from .registry import METRICS, Metric
-from .sinks import DictSink, JsonlSink, TensorBoardSink, WandbSink
-from .trace import Trace, trace
 
 __all__ = [
     "METRICS",

@@ -62,23 +62,26 @@ def stats_row(
         x, y = x[..., :1], None if y is None else y[..., :1]
     row = ops.stream_stats(x, y, h_pre=h_pre, h_post=h_post, h_res=h_res)
     if coefficients_only:
-        known = _coefficient_fields(x.shape[-2])
-        row = torch.cat([row[:known], row.new_full((row.shape[0] - known,), math.nan)])
+        first, last = _stream_fields(x.shape[-2])
+        nan = row.new_full((last - first,), math.nan)
+        row = torch.cat([row[:first], nan, row[last:]])
     return row.unsqueeze(0)
 
 
 def state_row(x: Tensor) -> Tensor:
     """``ops.stream_stats`` of streams alone, ``[1, size]``; the fields of coefficients are nan."""
     row = ops.stream_stats(x)
-    known = _coefficient_fields(x.shape[-2])
-    nan = row.new_full((known - 1,), math.nan)
-    return torch.cat([row[:1], nan, row[known:]]).unsqueeze(0)
+    first, last = _stream_fields(x.shape[-2])
+    before, after = (row.new_full((k,), math.nan) for k in (first - 1, len(row) - last))
+    return torch.cat([row[:1], before, row[first:last], after]).unsqueeze(0)
 
 
-def _coefficient_fields(n: int) -> int:
-    """How many of the packed values need no streams: the count and those of the coefficients."""
-    sizes = {name: math.prod(shape) for name, shape in ops.stream_stats_fields(n).items()}
-    return sum(list(sizes.values())[: list(sizes).index("read_signal_share")])
+def _stream_fields(n: int) -> tuple[int, int]:
+    """Which of the packed values need the streams: from the first index up to the second."""
+    fields = ops.stream_stats_fields(n)
+    sizes, names = [math.prod(shape) for shape in fields.values()], list(fields)
+    first, last = (names.index(name) for name in ("read_signal_share", "h_pre_m2"))
+    return sum(sizes[:first]), sum(sizes[:last])
 
 
 # Lets exported programs that take or return Streams be serialised.

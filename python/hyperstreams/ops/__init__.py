@@ -19,7 +19,12 @@ from .functional import (
     reduce,
     stream_stats,
 )
-from .reference_stats import stream_stats_fields, stream_stats_size, unpack_stream_stats
+from .reference_stats import (
+    merge_stream_stats,
+    stream_stats_fields,
+    stream_stats_size,
+    unpack_stream_stats,
+)
 from .settings import Activation
 
 __all__ = [
@@ -33,6 +38,7 @@ __all__ = [
     "coefficients",
     "coefficients_are_fused",
     "expand",
+    "merge_stream_stats",
     "mix_write",
     "project",
     "read",

@@ -257,7 +257,7 @@ def stream_stats(
     h_post: Tensor | None = None,
     h_res: Tensor | None = None,
 ) -> Tensor:
-    """Sums over tokens from which the diagnostics of one site are made. Not differentiable.
+    """Statistics over tokens from which the diagnostics of one site are made. Not differentiable.
 
     Parameters
     ----------
@@ -269,7 +269,8 @@ def stream_stats(
     Returns
     -------
     stats : ``[stream_stats_size(n)]`` float64; :func:`stream_stats_fields` names and defines the
-        parts, :func:`unpack_stream_stats` separates them. Sums of several batches may be added.
+        parts, :func:`unpack_stream_stats` separates them, :func:`merge_stream_stats` makes one of
+        several batches'.
 
     Raises ValueError for shapes and devices that do not fit, TypeError for dtypes.
     Equivalent to :func:`hyperstreams.ops.reference_stats.stream_stats`.

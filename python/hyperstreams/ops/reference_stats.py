@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 
 def stream_stats_fields(n: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the packed sums, in order. All are sums over tokens.
+    """Names and shapes of the packed statistics, in order: sums over tokens, then ranges.
 
     count: tokens. h_pre, h_post, h_res, h_res_square: the coefficients (and ``h_res**2``).
     read_share, write_share: ``|h| / sum |h|`` of h_pre and h_post; read_entropy, write_entropy:
@@ -23,7 +24,18 @@ def stream_stats_fields(n: int) -> dict[str, tuple[int, ...]]:
     position_curvature: angle between the states of successive tokens themselves, summed over the
     pairs counted in position_curvature_count (zero states are skipped).
     A normalised quantity with a zero denominator counts as 0.
+
+    Ranges of ``h_pre``, ``h_post`` and ``h_res`` over tokens: ``_m2``, the sum of squared
+    deviations from the token mean (exactly 0 for a static coefficient); ``_min`` and ``_max``
+    (``inf`` and ``-inf`` without tokens).
     """
+    ranges = {"h_pre": (n,), "h_post": (n,), "h_res": (n, n)}
+    return _sum_fields(n) | {
+        f"{name}_{part}": shape for part in ("m2", "min", "max") for name, shape in ranges.items()
+    }
+
+
+def _sum_fields(n: int) -> dict[str, tuple[int, ...]]:
     return {
         "count": (),
         "h_pre": (n,),
@@ -52,6 +64,11 @@ def stream_stats_size(n: int) -> int:
     return sum(math.prod(shape) for shape in stream_stats_fields(n).values())
 
 
+def stream_sums_size(n: int) -> int:
+    """Number of those that are sums: what the kernel gives."""
+    return sum(math.prod(shape) for shape in _sum_fields(n).values())
+
+
 def unpack_stream_stats(stats: Tensor, n: int) -> dict[str, Tensor]:
     """``[..., stream_stats_size(n)]`` to ``{field: [..., *shape]}`` views."""
     fields = stream_stats_fields(n)
@@ -60,6 +77,37 @@ def unpack_stream_stats(stats: Tensor, n: int) -> dict[str, Tensor]:
         name: part.reshape(part.shape[:-1] + shape)
         for (name, shape), part in zip(fields.items(), parts, strict=True)
     }
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.sum(dim=0)
+
+
+def _largest(values: Tensor) -> Tensor:
+    return values.amax(dim=0)
+
+
+def merge_stream_stats(
+    stats: Tensor,
+    n: int,
+    *,
+    add: Callable[[Tensor], Tensor] = _sum,
+    largest: Callable[[Tensor], Tensor] = _largest,
+) -> Tensor:
+    """Statistics ``[batches, ..., stream_stats_size(n)]`` of all batches together, ``[..., size]``.
+
+    Sums are added, ranges joined, and squared deviations merged as by Chan et al. (1979):
+    ``m2 = sum_b m2_b + count_b (mean_b - mean)**2``. ``add`` and ``largest`` say how the values of
+    the parts come together, if not along the first axis.
+    """
+    size = 2 * n + n * n
+    sums, m2, low, high = stats.split([stats.shape[-1] - 3 * size, size, size, size], dim=-1)
+    total = add(sums)
+    count = sums[..., :1]
+    gap = sums[..., 1 : 1 + size] / count - total[..., 1 : 1 + size] / total[..., :1]
+    m2 = add(m2 + torch.where(count == 0, 0.0, count * gap.square()))
+    high, low = largest(torch.cat([high, -low], dim=-1)).split(size, dim=-1)
+    return torch.cat([total, m2, -low, high], dim=-1)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -92,7 +140,7 @@ def stream_stats(
     h_post: Tensor | None,
     h_res: Tensor | None,
 ) -> Tensor:
-    """Packed float64 sums ``[stream_stats_size(n)]`` of one site; see :func:`stream_stats_fields`.
+    """Packed float64 ``[stream_stats_size(n)]`` of one site; see :func:`stream_stats_fields`.
 
     ``x [..., n, C]``; its axis before n is the sequence. What is None contributes zeros, except
     that ``h_res=None`` beside a given ``h_post`` is the identity. Not differentiable.
@@ -140,4 +188,28 @@ def stream_stats(
         position_curvature,
         position_count,
     ]
-    return torch.cat([value.reshape(-1) for value in sums])
+    ranges = coefficient_ranges(x, h_pre, h_post, h_res)
+    return torch.cat([*(value.reshape(-1) for value in sums), ranges])
+
+
+def coefficient_ranges(
+    x: Tensor, h_pre: Tensor | None, h_post: Tensor | None, h_res: Tensor | None
+) -> Tensor:
+    """The packed ranges over tokens, the last part of :func:`stream_stats`. Reads no streams."""
+    lead, n = x.shape[:-2], x.shape[-2]
+    if h_res is None and h_post is not None:
+        h_res = torch.eye(n, dtype=torch.float64, device=x.device)
+
+    def per_token(h: Tensor | None, *shape: int) -> Tensor:
+        if h is None:
+            return x.new_zeros((), dtype=torch.float64).expand(math.prod(lead), math.prod(shape))
+        return h.detach().double().expand(*lead, *shape).reshape(-1, math.prod(shape))
+
+    h = torch.cat([per_token(h_pre, n), per_token(h_post, n), per_token(h_res, n, n)], dim=-1)
+    if h.shape[0] == 0:
+        low = h.new_full(h.shape[1:], math.inf)
+        return torch.cat([torch.zeros_like(low), low, -low])
+    # From the first token: what does not vary deviates by exactly nothing.
+    away = h - h[:1]
+    m2 = (away - away.mean(dim=0)).square().sum(dim=0)
+    return torch.cat([m2, h.amin(dim=0), h.amax(dim=0)])

@@ -19,9 +19,10 @@ from .claim_statistics import (
     claim_k6,
 )
 from .claims import CLAIMS, MIN_SEEDS, THRESHOLDS, Claim, Measure
-from .crosscoder import run_job
-from .crosscoder_jobs import recipe
+from .crosscoder import job_measurement, kept_in, run_job
+from .crosscoder_jobs import Job, recipe
 from .labels import describe
+from .measurements import Measurement
 from .plans import CONSTANT, LSS
 from .runs import CapturedRun
 
@@ -49,24 +50,33 @@ def seed_captures(runs: Sequence[CapturedRun]) -> list[SeedCaptures]:
     ]
 
 
+def feature_jobs(run: CapturedRun) -> dict[str, Job]:
+    """The coder of figure 5 with sites normalised, and two controls."""
+    main = recipe(run)
+    return {
+        "trained": main,
+        "shuffled": dataclasses.replace(main, control="shuffled"),
+        "random": dataclasses.replace(main, control="random_weights"),
+    }
+
+
+def feature_measurements(runs: Sequence[CapturedRun]) -> list[Measurement]:
+    """What :func:`feature_shares` reads."""
+    return [job_measurement(run, job) for run in runs for job in feature_jobs(run).values()]
+
+
 def feature_shares(runs: Sequence[CapturedRun]) -> tuple[dict[str, list[float]], str]:
     """Mean largest stream share of each run's crosscoder features, and of two controls.
 
-    The coders of figure 5 with sites normalised; trained where they are missing. A run of which a
-    coder has no live feature is left out: the second value names it, and is empty otherwise.
+    Of :func:`feature_jobs`; coders are trained where they are missing. A run of which a coder has
+    no live feature is left out: the second value names it, and is empty otherwise.
     """
     left_out = []
     found: dict[str, list[float]] = {"trained": [], "shuffled": [], "random": []}
     for run in runs:
-        main = recipe(run)
-        jobs = {
-            "trained": main,
-            "shuffled": dataclasses.replace(main, control="shuffled"),
-            "random": dataclasses.replace(main, control="random_weights"),
-        }
         shares = {}
-        for key, job in jobs.items():
-            coders = run_job(run, job, run.path / "crosscoder").coders.values()
+        for key, job in feature_jobs(run).items():
+            coders = run_job(run, job, kept_in(run)).coders.values()
             shares[key] = statistics.mean(coder["mean_max_share"] for coder in coders)
         empty = [key for key, share in shares.items() if not math.isfinite(share)]
         if empty:

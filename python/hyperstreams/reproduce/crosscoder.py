@@ -43,6 +43,7 @@ from ..train.data import derive_seed
 from ..train.environment import describe_environment
 from ..train.trainer import build_model
 from .crosscoder_jobs import CONTROLS, Job
+from .measurements import Measurement
 from .runs import CapturedRun
 
 RESULT = "result.json"
@@ -130,6 +131,23 @@ class _Activations:
         change = self.transform("held-out transform")
         for tokens, _ in self.run.data.eval_batches(self.job.windows, self.job.eval_windows):
             yield change(read_states(self.model, tokens, self.sites))
+
+
+def kept_in(run: CapturedRun) -> Path:
+    """Where the coders of a run are kept."""
+    return run.path / "crosscoder"
+
+
+def job_measurement(run: CapturedRun, job: Job) -> Measurement:
+    """A job as a measurement that figures and claims wait for."""
+    path = kept_in(run) / job.folder_name(run) / RESULT
+    return Measurement(
+        kind="crosscoder",
+        label=f"{run.label}: crosscoder {job.name}",
+        path=path,
+        finished=path.is_file(),
+        make=partial(run_job, run, job, kept_in(run)),
+    )
 
 
 def run_job(

@@ -9,8 +9,9 @@ import numpy
 import torch
 
 from . import style
-from .crosscoder import JobResult, run_job
+from .crosscoder import JobResult, job_measurement, kept_in, run_job
 from .crosscoder_jobs import describe_job, figure_jobs, recipe
+from .measurements import Measurement
 from .records import Row
 from .runs import CapturedRun
 
@@ -52,8 +53,12 @@ LOOKS = {
 def results(run: CapturedRun) -> dict[str, JobResult]:
     """The coders of figure 5 by what tells them apart; trained where they are missing."""
     main = recipe(run)
-    out = run.path / "crosscoder"
-    return {describe_job(job, main): run_job(run, job, out) for job in figure_jobs(main)}
+    return {describe_job(job, main): run_job(run, job, kept_in(run)) for job in figure_jobs(main)}
+
+
+def measurements(runs: Sequence[CapturedRun]) -> list[Measurement]:
+    """The coders of figure 5 for every run."""
+    return [job_measurement(run, job) for run in runs for job in figure_jobs(recipe(run))]
 
 
 def draw_leading(ax: Axes, trained: JobResult, random: JobResult) -> Axes:

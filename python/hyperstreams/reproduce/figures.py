@@ -12,6 +12,7 @@ from . import interventions, specs_collapse, specs_connections, specs_crosscoder
 from .cache import RunCache, train_command, unique
 from .cost import cost_table, estimate
 from .labels import config_labels
+from .measurements import make_missing
 from .records import write_figure
 from .runs import CAPTURE_BATCHES, open_runs
 from .scales import Scale
@@ -127,7 +128,9 @@ def figure_at_scale(
     style.require_matplotlib()
     folders = figure_runs(spec, scale, cache or RunCache(), quiet=quiet)
     device = str(scale.settings.get("device", "cpu"))
-    return save_figure(spec, open_runs(folders, device=device), Path(out))
+    runs = open_runs(folders, device=device)
+    make_missing(spec.measurements(runs), quiet=quiet)
+    return save_figure(spec, runs, Path(out))
 
 
 def printed_plan(

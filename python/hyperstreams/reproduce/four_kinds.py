@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from ..diagnostics.collapse import QUESTIONS, Collapse, collapse_report, collapse_rows
+from ..diagnostics.metrics.collapse import QUESTIONS, Collapse, collapse_report, collapse_rows
 from ..train import RunError
 from . import html
 from .records import Row

@@ -12,7 +12,7 @@ import numpy
 import torch
 
 from . import plans, style
-from .causal import PHASES, Causal, causal
+from .causal import PHASES, Causal, causal, measurements
 from .mixers import mixer_colours
 from .records import Row
 from .runs import CapturedRun
@@ -289,4 +289,5 @@ SPEC = FigureSpec(
     rows,
     size,
     plans.baseline_and_lss,
+    measurements=measurements,
 )

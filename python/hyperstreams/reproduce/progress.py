@@ -59,17 +59,18 @@ class Progress:
 
         return record
 
-    def remaining(self, step: int) -> float | None:
-        """Seconds until everything is done, or None before any speed is known."""
+    def remaining(self, step: int) -> tuple[float, float] | None:
+        """Seconds until the current run is done, and everything; None before a speed is known."""
         if not self.speeds:
             return None
         latest = self.current if self.current in self.speeds else max(self.speeds)
         unit = self.speeds[latest] / self.costs[latest]
-        total = self.closing
-        for index in range(self.current, len(self.labels)):
-            left = self.steps[index] - (step if index == self.current else 0)
-            total += left * self.speeds.get(index, unit * self.costs[index])
-        return total
+        run, *others = [
+            (self.steps[index] - (step if index == self.current else 0))
+            * self.speeds.get(index, unit * self.costs[index])
+            for index in range(self.current, len(self.labels))
+        ]
+        return run, run + sum(others) + self.closing
 
     def _show(self, step: int, loss: float, kind: str) -> None:
         terminal = self.stream.isatty()
@@ -82,7 +83,7 @@ class Progress:
         text = (
             f"[{self.current + 1}/{len(self.labels)}] {self.labels[self.current]:<14} "
             f"step {step:>5}/{steps}  {kind} loss {loss:.3f}  "
-            f"{'' if left is None else f'about {duration(left)} left'}"
+            f"{'' if left is None else f'left: {duration(left[0])}, all {duration(left[1])}'}"
         )
         if terminal:
             self.stream.write(f"\r{text:<78}")

@@ -18,6 +18,7 @@ from .claims_report import (
     claim_rows,
     claims_json,
     claims_table,
+    feature_measurements,
     feature_shares,
     judge_claims,
     overall,
@@ -25,6 +26,7 @@ from .claims_report import (
 from .cost import cost_table, estimate
 from .figures import FIGURES, get_figure, save_figure
 from .labels import config_labels, describe
+from .measurements import make_missing
 from .plans import claims as claims_plan
 from .records import write_csv
 from .runs import open_runs
@@ -98,6 +100,18 @@ def reproduce(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     device = str(scale.settings.get("device", "cpu"))
+    claimed = open_runs(cache.folders(claims_plan(scale)), device=device)
+    # Coders are the dearest part: for as many seeds as decide, and not where figure 5 is left out.
+    plain = [run for run in claimed if describe(run.settings) == PLAIN][:MIN_SEEDS]
+    plain = plain if any(spec.name == "fig5" for spec in specs) else []
+    slow = [
+        measurement
+        for spec in specs
+        for measurement in spec.measurements(
+            open_runs(cache.folders(spec.plan(scale)), device=device)
+        )
+    ]
+    make_missing([*slow, *feature_measurements(plain)], quiet=quiet)
     made: dict[str, list[Path]] = {}
     plates: dict[str, str] = {}
     for spec in specs:
@@ -106,11 +120,7 @@ def reproduce(
         plates[spec.name] = _plate(spec, spec.caption(runs), made[spec.name])
         if not quiet:
             print(f"{spec.name}: {made[spec.name][0]}", flush=True)
-    runs = open_runs(cache.folders(claims_plan(scale)), device=device)
-    # Coders are the dearest part: for as many seeds as decide, and not where figure 5 is left out.
-    plain = [run for run in runs if describe(run.settings) == PLAIN][:MIN_SEEDS]
-    shares, left_out = feature_shares(plain) if "fig5" in made else ({}, "")
-    judged = judge_claims(runs, shares, left_out)
+    judged = judge_claims(claimed, *feature_shares(plain))
     where = describe_scale(scale)
     write_csv(out / "claims.csv", claim_rows(judged), COLUMNS)
     record = json.dumps(claims_json(judged, where), indent=2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..train import TrainConfig
+from .measurements import Measurement
 from .records import Row
 from .runs import CapturedRun
 from .scales import Scale
@@ -25,7 +26,8 @@ class FigureSpec:
     ``draw(figure, runs)`` fills an empty matplotlib figure of ``size(runs)`` inches;
     ``rows(runs)`` gives the plotted numbers. ``reading`` tells how to read the panels, ``variant``
     which of the published variants of each definition is used, ``aggregation`` how several runs
-    become one curve or number. ``plan(scale)`` lists the runs that the figure wants.
+    become one curve or number. ``plan(scale)`` lists the runs that the figure wants,
+    ``measurements(runs)`` what is slow to measure on them.
     """
 
     name: str
@@ -40,6 +42,7 @@ class FigureSpec:
     plan: Callable[[Scale], list[TrainConfig]]
     aggregation: str = NOT_AGGREGATED
     needs_streams: bool = True
+    measurements: Callable[[Runs], list[Measurement]] = lambda runs: []
 
     def caption(self, runs: Runs) -> str:
         """What stands under the picture: how to read it, how many runs, how aggregated."""

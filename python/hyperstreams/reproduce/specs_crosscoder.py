@@ -26,5 +26,6 @@ SPECS = (
         crosscoder_figure.rows,
         crosscoder_figure.size,
         plans.baseline,
+        measurements=crosscoder_figure.measurements,
     ),
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..diagnostics.sinks import json_values
+from ..diagnostics.live.sinks import json_values
 from ..models import GPT
 from .checkpoint import (
     find_checkpoint,

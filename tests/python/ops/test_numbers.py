@@ -10,6 +10,7 @@ from hyperstreams import ops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from op_cases import BUILDS, FLOATS, LAYOUTS, Maker, check_against_float64
+from torch import Tensor
 
 LEADS = ((), (1,), (5,), (0,), (2, 3), (2, 0, 3), (3, 1, 2), (67,))
 
@@ -103,3 +104,65 @@ def test_extreme_scales(build, scale):
     with torch.no_grad():
         case.tensors[0].mul_(scale)
     check_against_float64(case, make.generator)
+
+
+def _ranges(h: Tensor) -> list[Tensor]:
+    """Squared deviations, smallest and largest over the first axis, directly."""
+    h = h.double()
+    return [h.var(dim=0, correction=0) * len(h), h.amin(dim=0), h.amax(dim=0)]
+
+
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_stream_stats_ranges_of_planted_coefficients(backend: str) -> None:
+    """Of reads far from 0 that vary in their last digits, a signed write, and a static mixer."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 7, 3, 5, generator=generator).double()
+    digits = torch.randint(-9, 10, (2, 7, 3), generator=generator).double()
+    h_pre = 2.0**20 + digits * 2.0**-20  # exact
+    h_post = torch.randn(2, 7, 3, generator=generator).double()
+    h_res = torch.tensor([[0.1, 0.7, -0.3], [2.0, 0.0, 0.1], [0.3, 0.9, 0.6]]).double()
+    with ops.backend(backend):
+        stats = ops.stream_stats(x, h_pre=h_pre, h_post=h_post, h_res=h_res)
+        none = ops.stream_stats(x[:0], h_pre=h_pre[:0], h_post=h_post[:0], h_res=h_res)
+    fields = ops.unpack_stream_stats(stats, 3)
+    m2, low, high = _ranges(digits.flatten(0, 1))
+    torch.testing.assert_close(fields["h_pre_m2"], m2 * 2.0**-40, rtol=1e-9, atol=0)
+    assert torch.equal(fields["h_pre_min"], 2.0**20 + low * 2.0**-20)
+    assert torch.equal(fields["h_pre_max"], 2.0**20 + high * 2.0**-20)
+    for part, want in zip(("m2", "min", "max"), _ranges(h_post.flatten(0, 1)), strict=True):
+        torch.testing.assert_close(fields[f"h_post_{part}"], want, rtol=1e-12, atol=0, msg=part)
+    assert not fields["h_res_m2"].any()
+    assert torch.equal(fields["h_res_min"], h_res)
+    assert torch.equal(fields["h_res_max"], h_res)
+    empty = ops.unpack_stream_stats(none, 3)
+    assert empty["count"] == 0
+    assert not empty["h_pre_m2"].any()
+    assert (empty["h_pre_min"] == torch.inf).all()
+    assert (empty["h_res_max"] == -torch.inf).all()
+
+
+def test_merged_stream_stats_are_those_of_all_tokens() -> None:
+    """Batches of 1, 11, 0 and 4 tokens whose means differ by far more than their spread."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(16, 2, 4, generator=generator).double()
+    h_pre, h_post = (torch.randn(16, 2, generator=generator).double() for _ in range(2))
+    h_res = torch.randn(16, 2, 2, generator=generator).double()
+    h_pre[1:12] += 1e5
+    parts = [slice(0, 1), slice(1, 12), slice(12, 12), slice(12, 16)]
+    rows = torch.stack(
+        [ops.stream_stats(x[p], h_pre=h_pre[p], h_post=h_post[p], h_res=h_res[p]) for p in parts]
+    )
+    merged = ops.unpack_stream_stats(ops.merge_stream_stats(rows, 2), 2)
+    sums = ops.unpack_stream_stats(rows.sum(dim=0), 2)
+    assert merged["count"] == 16
+    assert torch.equal(merged["gram"], sums["gram"])
+    for name, h in (("h_pre", h_pre), ("h_post", h_post), ("h_res", h_res)):
+        torch.testing.assert_close(merged[name], h.sum(dim=0), rtol=1e-12, atol=1e-12)
+        for part, want in zip(("m2", "min", "max"), _ranges(h), strict=True):
+            torch.testing.assert_close(merged[f"{name}_{part}"], want, rtol=1e-12, atol=1e-12)
+    # In another order, in two stages, and of one batch alone.
+    pairs = torch.stack([ops.merge_stream_stats(rows[k], 2) for k in ([3, 0], [1, 2])])
+    staged = ops.unpack_stream_stats(ops.merge_stream_stats(pairs, 2), 2)
+    for name, want in merged.items():
+        torch.testing.assert_close(staged[name], want, rtol=1e-12, atol=1e-12, msg=name)
+    assert torch.equal(ops.merge_stream_stats(rows[1:2], 2), rows[1])

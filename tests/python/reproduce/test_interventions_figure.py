@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy
 import pytest
 from hyperstreams.diagnostics import Ablate, effects
+from hyperstreams.models import GPT
 from hyperstreams.reproduce import style
-from hyperstreams.reproduce.causal import BATCH_SIZE, BATCHES, causal
+from hyperstreams.reproduce.causal import (
+    BATCH_SIZE,
+    BATCHES,
+    EXPERIMENTS,
+    causal,
+    measurements,
+)
 from hyperstreams.reproduce.figures import FIGURES, make_figure, run_figure
 from hyperstreams.reproduce.interventions import short
 from hyperstreams.reproduce.runs import CapturedRun
@@ -50,6 +57,44 @@ def test_measured_on_the_run_and_kept(run: CapturedRun) -> None:
     assert len(files) == 2
     assert causal(run, "trained").mixers.kl.tolist() == found.mixers.kl.tolist()
     assert [path.stat().st_mtime_ns for path in files] == stamps
+
+
+def test_each_experiment_is_kept_as_it_is_measured(
+    run: CapturedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = causal(run, "trained")
+    (path,) = (run.path / "captures").glob("interventions-trained-*.json")
+    stored = path.read_bytes()
+    path.unlink()
+    begun: list[str] = []
+
+    def stopping(name: str, last: str) -> Callable[[GPT, CapturedRun], object]:
+        experiment = EXPERIMENTS[name]
+
+        def measured(model: GPT, run: CapturedRun) -> object:
+            begun.append(name)
+            if name == last:
+                raise KeyboardInterrupt
+            return experiment(model, run)
+
+        return measured
+
+    with monkeypatch.context() as patch:
+        for name in EXPERIMENTS:
+            patch.setitem(EXPERIMENTS, name, stopping(name, "mixers"))
+        with pytest.raises(KeyboardInterrupt):
+            causal(run, "trained")
+    assert begun == ["ablation", "rescue", "mixers"]
+    assert list(json.loads(path.read_text())) == ["ablation", "rescue"]
+    assert [m.finished for m in measurements([run])] == [True, False]
+    with monkeypatch.context() as patch:
+        for name in EXPERIMENTS:
+            patch.setitem(EXPERIMENTS, name, stopping(name, "none"))
+        again = causal(run, "trained")
+    assert begun[3:] == ["mixers", "compression"]
+    assert path.read_bytes() == stored
+    assert again.compression.added_loss.tolist() == whole.compression.added_loss.tolist()
+    assert [m.finished for m in measurements([run])] == [True, True]
 
 
 def test_panels_show_the_tables_and_their_references(run: CapturedRun, figure: Figure) -> None:

@@ -220,13 +220,13 @@ def test_time_left_adds_up() -> None:
     now = 5.0
     record({"kind": "eval", "step": 10, "loss": 4.0})
     # 0.5 s a step: 90 left of a, 100 of b at a guessed 1 s, 10 s for the report.
-    assert progress.remaining(10) == pytest.approx(45 + 100 + 10)
+    assert progress.remaining(10) == pytest.approx((45, 45 + 100 + 10))
     record = progress.start(1)
     record({"kind": "eval", "step": 0, "loss": 5.0})
     now = 25.0
     record({"kind": "eval", "step": 50, "loss": 3.0})
-    assert progress.remaining(50) == pytest.approx(50 * 0.4 + 10)
-    assert re.search(r"\[2/2\] b +step +50/100 .* about 30 s left", stream.getvalue())
+    assert progress.remaining(50) == pytest.approx((50 * 0.4, 50 * 0.4 + 10))
+    assert re.search(r"\[2/2\] b +step +50/100 .* left: 20 s, all 30 s", stream.getvalue())
     assert duration(89.6) == "90 s"
     assert duration(360) == "6 min"
 

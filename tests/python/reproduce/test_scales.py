@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from hyperstreams.diagnostics import capture
 from hyperstreams.models import GPT, GPTConfig, parameter_table
 from hyperstreams.reproduce import claims_report, plans
 from hyperstreams.reproduce.cache import RunCache, train_command, unique
+from hyperstreams.reproduce.causal import EXPERIMENTS
 from hyperstreams.reproduce.claims_report import feature_shares
 from hyperstreams.reproduce.cost import cost_table, estimate, measured_rate, run_cost
 from hyperstreams.reproduce.figures import FIGURES, figure_at_scale, printed_plan
@@ -227,6 +229,39 @@ def test_reproduce_makes_a_page_with_the_claims(
     assert (tmp_path / "claims.csv").read_text().count("\n") == 1 + 14
 
 
+@pytest.mark.slow
+def test_a_second_call_trains_and_measures_nothing(
+    scale: Scale,
+    cache: RunCache,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    figures, scale = ["fig5", "interventions"], replace(scale, n_seeds=1)
+    first = reproduce(scale, tmp_path / "first", cache=cache, figures=figures)
+    lines = [
+        line for line in capsys.readouterr().out.splitlines() if re.match(r"\[\d+/11\] ", line)
+    ]
+    # Coders of figure 5; two runs, each trained and untrained.
+    assert len([line for line in lines if ": crosscoder " in line]) == 7
+    assert len([line for line in lines if ": interventions, " in line]) == 4
+    assert all(re.search(r" about \d+ s left$", line) for line in lines[:-1])
+
+    def again(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("trained or measured again")
+
+    monkeypatch.setattr("hyperstreams.reproduce.cache.run_training", again)
+    monkeypatch.setattr("hyperstreams.reproduce.crosscoder.train_crosscoder", again)
+    monkeypatch.setattr("hyperstreams.reproduce.runs.capture", again)
+    for name in EXPERIMENTS:
+        monkeypatch.setitem(EXPERIMENTS, name, again)
+    second = reproduce(scale, tmp_path / "second", cache=cache, figures=figures)
+    assert not re.search(r"^\[", capsys.readouterr().out, re.MULTILINE)
+    assert second.claims == first.claims
+    for name in (*(f"figures/{name}.csv" for name in figures), "claims.csv", "claims.json"):
+        assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
 def test_commands_find_or_train_and_say_what_stopped_them(
     scale: Scale,
     cache: RunCache,
@@ -269,9 +304,11 @@ def test_feature_shares_come_with_their_controls(
         "random": 1,
     }
     assert all(0.25 <= values[0] <= 1 for values in shares.values())
-    stored = json.loads(next((folders[0] / "crosscoder").glob("*/result.json")).read_text())
-    means = [coder["mean_max_share"] for coder in stored["coders"].values()]
-    assert means[0] in [values[0] for values in shares.values()]
+    means = [
+        json.loads(path.read_text())["coders"]["joint"]["mean_max_share"]
+        for path in (folders[0] / "crosscoder").glob("joint-*/result.json")
+    ]
+    assert {values[0] for values in shares.values()} <= set(means)
     assert feature_shares([]) == ({}, "")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..ledger import ledger
-from ..trace import Trace
+from ..live.trace import Trace
+from ..metrics.ledger import ledger
 
 
 def ledger_profile(traced: Trace, states: Sequence[int]) -> Tensor:

@@ -8,7 +8,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from ..hooks import hook_names, hooks
+from ..live.hooks import hook_names, hooks
 from .sites import Sites
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..hooks import hooks
+from ..live.hooks import hooks
 from .model import Crosscoder
 from .sites import Sites
 from .source import hook_points, read_states

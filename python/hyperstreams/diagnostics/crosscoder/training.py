@@ -141,9 +141,10 @@ def train_crosscoder(
 
     batches : ``[batch_size, I, d]`` activations, as many as there are steps.
     calibration : ``[N, I, d]`` activations that fix the normalisation and the decoder's bias.
-    folder : keeps ``training_state.pt``, replaced whole every ``checkpoint_every`` steps. When it
-        is there, training continues from it: ``batches`` must then be the same stream from its
-        beginning, of which the part already seen is skipped; the result is the same, bit for bit.
+    folder : keeps ``training_state.pt``, replaced whole every ``checkpoint_every`` steps and at
+        the end. When it is there, training continues from it: ``batches`` must then be the same
+        stream from its beginning, of which the part already seen is skipped; the result is the
+        same, bit for bit.
     """
     trainer = CrosscoderTrainer(config, calibration, generator=generator)
     history: list[dict[str, Any]] = []
@@ -152,9 +153,12 @@ def train_crosscoder(
         state = torch.load(path, map_location=calibration.device, weights_only=True)
         trainer.load_state(state)
         history = state["history"]
-    for batch in islice(batches, trainer.step, config.steps):
+    # A finished training takes nothing from the stream.
+    rest = islice(batches, trainer.step, config.steps) if trainer.step < config.steps else ()
+    for batch in rest:
         terms = trainer.train_step(batch)
-        if trainer.step % config.log_every == 0 or trainer.step == config.steps:
+        last = trainer.step == config.steps
+        if last or trainer.step % config.log_every == 0:
             record: dict[str, Any] = {"step": trainer.step, "tokens": trainer.step * len(batch)}
             record |= {name: float(term) for name, term in terms.items()}
             record["dead_fraction"] = float(trainer.dead.double().mean())
@@ -162,7 +166,7 @@ def train_crosscoder(
             history.append(record)
             if on_record is not None:
                 on_record(record)
-        if path is not None and trainer.step % config.checkpoint_every == 0:
+        if path is not None and (last or trainer.step % config.checkpoint_every == 0):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.new")
             torch.save(trainer.state() | {"history": history}, temporary)

@@ -97,6 +97,9 @@ def test_interrupted_training_continues_bit_for_bit(
     for left, right in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(left, right)
     assert continued == history
+    finished, recorded = train_crosscoder(config, [], calibration=calibration, folder=tmp_path)
+    assert torch.equal(finished.decoder, whole.decoder)
+    assert recorded == history
     other = small_config(activation=activation, steps=60, lr=1e-3)
     with pytest.raises(ValueError, match=r"expected the same settings, got other \['lr'"):
         train_crosscoder(other, planted.batches(), calibration=calibration, folder=tmp_path)
