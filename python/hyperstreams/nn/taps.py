@@ -34,12 +34,16 @@ def tapped_read(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """What ``connection`` returns, each value seen by ``tap`` on its way.
 
-    The pending write is carried out first. A site without a mixer shows the identity matrix. The
-    read is computed again only when ``h_pre`` was replaced, so that a tap that changes nothing
+    A site without a mixer shows the identity matrix. The site is computed again only when the
+    streams were replaced, and its read when ``h_pre`` was, so that a tap that changes nothing
     leaves the same bits.
     """
-    state = tap("hook_streams_in", pending.tensor)
-    state, u, h_pre, h_post, h_res = connection(state)
+    state, u, h_pre, h_post, h_res = connection(
+        pending.x, pending.y, pending.h_res, pending.h_post
+    )
+    given = tap("hook_streams_in", state)
+    if given is not state:
+        state, u, h_pre, h_post, h_res = connection(given)
     read_with = tap("hook_pre", h_pre)
     if read_with is not h_pre:
         u = ops.read(state, read_with)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -79,35 +78,19 @@ def unpack_stream_stats(stats: Tensor, n: int) -> dict[str, Tensor]:
     }
 
 
-def _sum(values: Tensor) -> Tensor:
-    return values.sum(dim=0)
-
-
-def _largest(values: Tensor) -> Tensor:
-    return values.amax(dim=0)
-
-
-def merge_stream_stats(
-    stats: Tensor,
-    n: int,
-    *,
-    add: Callable[[Tensor], Tensor] = _sum,
-    largest: Callable[[Tensor], Tensor] = _largest,
-) -> Tensor:
+def merge_stream_stats(stats: Tensor, n: int) -> Tensor:
     """Statistics ``[batches, ..., stream_stats_size(n)]`` of all batches together, ``[..., size]``.
 
     Sums are added, ranges joined, and squared deviations merged as by Chan et al. (1979):
-    ``m2 = sum_b m2_b + count_b (mean_b - mean)**2``. ``add`` and ``largest`` say how the values of
-    the parts come together, if not along the first axis.
+    ``m2 = sum_b m2_b + count_b (mean_b - mean)**2``.
     """
     size = 2 * n + n * n
     sums, m2, low, high = stats.split([stats.shape[-1] - 3 * size, size, size, size], dim=-1)
-    total = add(sums)
+    total = sums.sum(dim=0)
     count = sums[..., :1]
     gap = sums[..., 1 : 1 + size] / count - total[..., 1 : 1 + size] / total[..., :1]
-    m2 = add(m2 + torch.where(count == 0, 0.0, count * gap.square()))
-    high, low = largest(torch.cat([high, -low], dim=-1)).split(size, dim=-1)
-    return torch.cat([total, m2, -low, high], dim=-1)
+    m2 = (m2 + torch.where(count == 0, 0.0, count * gap.square())).sum(dim=0)
+    return torch.cat([total, m2, low.amin(dim=0), high.amax(dim=0)], dim=-1)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class Probe:
     there is one graph for each of the two. Forwards in evaluation mode do not count. Several
     forwards of a step (gradient accumulation) are merged; one that is recomputed (activation
     checkpointing) counts once. With ``torch.distributed`` the statistics of all ranks of ``group``
-    are merged, in three small all-reduces, in :meth:`scalars`; every rank must call it.
+    are merged, in one small all-gather, in :meth:`scalars`; every rank must call it.
 
     model : one ``nn.ExpandStreams``, ``nn.HyperConnection`` sites and one ``nn.ReduceStreams``; or
         a :class:`GPT` with AltUp, ResiDual or another connection whose states hold several streams:
@@ -199,18 +199,10 @@ class Probe:
         n = streams_of_size(sums.shape[-1])
         distributed = torch.distributed
         if distributed.is_available() and distributed.is_initialized():
-
-            def reduced(values: Tensor, how: Any) -> Tensor:
-                values = values.clone(memory_format=torch.contiguous_format)
-                distributed.all_reduce(values, how, group=self.group)
-                return values
-
-            sums = merge_stream_stats(
-                merge_stream_stats(sums, n),
-                n,
-                add=lambda values: reduced(values, distributed.ReduceOp.SUM),
-                largest=lambda values: reduced(values, distributed.ReduceOp.MAX),
-            ).unsqueeze(0)
+            own = merge_stream_stats(sums, n)
+            ranks = [torch.empty_like(own) for _ in range(distributed.get_world_size(self.group))]
+            distributed.all_gather(ranks, own, group=self.group)
+            sums = merge_stream_stats(torch.stack(ranks), n).unsqueeze(0)
         sums = sums.cpu()
         return Capture(sums, n, self.site_names, sums.new_full((len(sums),), torch.nan))
 
