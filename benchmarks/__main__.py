@@ -14,6 +14,8 @@ import torch
 
 os.environ["HYPERSTREAMS_REQUIRE_FUSED"] = "1"
 
+from hyperstreams import backend_status
+
 from . import compare, own_tests, results
 from .case import Case
 from .measure import measure
@@ -105,6 +107,9 @@ def measure_all(
 
 def main(argv: list[str] | None = None) -> int:
     made = parser()
+    library = backend_status().cpu
+    if library != "loaded":
+        made.error(f"the compiled ops are missing ({library}): make build")
     arguments = made.parse_args(argv)
     arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     if arguments.quick:
@@ -136,12 +141,12 @@ def main(argv: list[str] | None = None) -> int:
     kind = "_".join([*(["quick"] if arguments.quick else []), *arguments.only])
     out = arguments.out or results.default_path(kind, arguments.device, arguments.threads)
     print("written: " + ", ".join(str(path) for path in results.write(result, out)))
-    for said in gates(
-        record for record in records if not record.get("gate", {}).get("holds", True)
-    ):
+    over = [record for record in records if not record.get("gate", {}).get("holds", True)]
+    for said in gates(over):
         print(f"limit exceeded: {said}", file=sys.stderr)
-    over = any(not record["gate"]["holds"] for record in records if "gate" in record)
-    return 1 if over or any("error" in record for record in records) else 0
+    failed = any("error" in record for record in records)
+    # The few rounds of --quick are no judgement.
+    return 1 if failed or (over and not arguments.quick) else 0
 
 
 if __name__ == "__main__":

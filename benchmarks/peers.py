@@ -189,11 +189,13 @@ def sublayer(peer: Peer, x: Tensor, y: Tensor) -> Problem:
         u, pending = peer.read(x)
         return peer.write(y, pending), u
 
-    return Problem(function, (peer.streams(x), *_branch(peer, x, y)), peer.parameters)
+    x, y = x.detach(), y.detach()
+    return Problem(function, (peer.streams(x).clone(), _branch(peer, x, y)), peer.parameters)
 
 
 def boundary(peer: Peer, x: Tensor, y: Tensor) -> Problem:
     """Finish the write of one site, and start the next."""
+    x, y = x.detach(), y.detach()
     with torch.no_grad():
         _, before = peer.read(peer.streams(x))
     before = tuple(part.detach().clone() for part in before)
@@ -202,14 +204,14 @@ def boundary(peer: Peer, x: Tensor, y: Tensor) -> Problem:
         u, after = peer.read(peer.write(y, pending))
         return u, *after
 
-    return Problem(function, (*_branch(peer, x, y), *before), peer.parameters)
+    return Problem(function, (_branch(peer, x, y), *before), peer.parameters)
 
 
-def _branch(peer: Peer, x: Tensor, y: Tensor) -> tuple[Tensor]:
+def _branch(peer: Peer, x: Tensor, y: Tensor) -> Tensor:
     """y with the batch axis that the peer's streams have."""
     with torch.no_grad():
         u, _ = peer.read(peer.streams(x))
-    return (y.reshape(u.shape).clone(),)
+    return y.reshape(u.shape).clone()
 
 
 def problems(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,9 +29,12 @@ class Problem:
     tensors: tuple[Tensor, ...]
     parameters: tuple[Tensor, ...] = ()
 
-    def call(self, mode: str) -> Call:
-        """One call in ``mode``; gradients are of all tensors and parameters."""
-        function, tensors = self.function, self.tensors
+    def call(self, mode: str, *, compiled: Callable[..., Any] | None = None) -> Call:
+        """One call in ``mode``; gradients are of all tensors and parameters.
+
+        compiled : called in place of the function.
+        """
+        function, tensors = compiled or self.function, self.tensors
         leaves = [*tensors, *self.parameters]
         for leaf in leaves:
             leaf.requires_grad_(mode != FORWARD)
@@ -41,7 +44,7 @@ class Problem:
         with torch.no_grad():
             cotangents = [
                 torch.randn(out.shape, generator=generator).to(out.device, out.dtype)
-                for out in _present(function(*tensors))
+                for out in _present(self.function(*tensors))
             ]
 
         def both() -> None:
@@ -65,7 +68,7 @@ class Problem:
     def _compiled(self, mode: str) -> Call:
         torch.compiler.reset()
         compiled = torch.compile(self.function, fullgraph=True, dynamic=False)
-        return by_reference(replace(self, function=compiled).call(mode))
+        return by_reference(self.call(mode, compiled=compiled))
 
 
 def by_reference(call: Call) -> Call:
