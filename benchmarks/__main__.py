@@ -81,36 +81,57 @@ def line(record: dict[str, Any]) -> str:
     return f"{record['name']}: {', '.join(parts)}"
 
 
-def measure_all(
-    cases: Sequence[Case], arguments: argparse.Namespace, roofs: dict[int, Roof]
-) -> list[dict[str, Any]]:
-    """All records; a case that fails is one with ``error``."""
-    records = []
+def record_of(case: Case, arguments: argparse.Namespace, roofs: dict[int, Roof]) -> dict[str, Any]:
+    """The case's record; of a case that fails, one with ``error``."""
+    try:
+        return measure(
+            case,
+            rounds=arguments.rounds,
+            warmup=1 if arguments.quick else 3,
+            threads=arguments.threads,
+            device=torch.device(arguments.device),
+            roofs=roofs,
+            leave_out=arguments.without,
+        )
+    except Exception as error:
+        traceback.print_exc()
+        return {"name": case.name, "error": f"{type(error).__name__}: {error}"}
+
+
+def run(cases: Sequence[Case], arguments: argparse.Namespace, command: list[str]) -> int:
+    """Time, print and write; the exit status. The JSON file is complete after every case."""
+    kind = "_".join([*(["quick"] if arguments.quick else []), *arguments.only])
+    out = arguments.out or results.default_path(kind, arguments.device, arguments.threads)
+    environment = results.environment_record(command)
+    roofs = measure_roofs(cases, arguments.threads, torch.device(arguments.device))
+    records: list[dict[str, Any]] = []
+    result = {
+        "format": results.FORMAT,
+        "environment": environment,
+        "rounds": arguments.rounds,
+        "roofs": {str(threads): roof.as_record() for threads, roof in roofs.items()},
+        "cases": records,
+    }
     for case in cases:
-        try:
-            record = measure(
-                case,
-                rounds=arguments.rounds,
-                warmup=1 if arguments.quick else 3,
-                threads=arguments.threads,
-                device=torch.device(arguments.device),
-                roofs=roofs,
-                leave_out=arguments.without,
-            )
-        except Exception as error:
-            traceback.print_exc()
-            record = {"name": case.name, "error": f"{type(error).__name__}: {error}"}
-        records.append(record)
-        print(line(record), flush=True)
-    return records
+        records.append(record_of(case, arguments, roofs))
+        print(line(records[-1]), flush=True)
+        results.write_json(result, out)
+    print("\n" + markdown(result))
+    print("written: " + ", ".join(str(path) for path in results.write(result, out)))
+    over = [record for record in records if not record.get("gate", {}).get("holds", True)]
+    for said in gates(over):
+        print(f"limit exceeded: {said}", file=sys.stderr)
+    failed = any("error" in record for record in records)
+    # The few rounds of --quick are no judgement.
+    return 1 if failed or (over and not arguments.quick) else 0
 
 
 def main(argv: list[str] | None = None) -> int:
     made = parser()
+    arguments = made.parse_args(argv)
     library = backend_status().cpu
     if library != "loaded":
         made.error(f"the compiled ops are missing ({library}): make build")
-    arguments = made.parse_args(argv)
     arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     if arguments.quick:
         arguments.without.append("compiled")
@@ -127,26 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     command = ["python", "-m", "benchmarks", *(sys.argv[1:] if argv is None else argv)]
     if arguments.compare:
         return compare.run(cases, arguments, command)
-    environment = results.environment_record(command)
-    roofs = measure_roofs(cases, arguments.threads, torch.device(arguments.device))
-    records = measure_all(cases, arguments, roofs)
-    result = {
-        "format": results.FORMAT,
-        "environment": environment,
-        "rounds": arguments.rounds,
-        "roofs": {str(threads): roof.as_record() for threads, roof in roofs.items()},
-        "cases": records,
-    }
-    print("\n" + markdown(result))
-    kind = "_".join([*(["quick"] if arguments.quick else []), *arguments.only])
-    out = arguments.out or results.default_path(kind, arguments.device, arguments.threads)
-    print("written: " + ", ".join(str(path) for path in results.write(result, out)))
-    over = [record for record in records if not record.get("gate", {}).get("holds", True)]
-    for said in gates(over):
-        print(f"limit exceeded: {said}", file=sys.stderr)
-    failed = any("error" in record for record in records)
-    # The few rounds of --quick are no judgement.
-    return 1 if failed or (over and not arguments.quick) else 0
+    return run(cases, arguments, command)
 
 
 if __name__ == "__main__":

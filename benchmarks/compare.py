@@ -128,9 +128,7 @@ def run(cases: Sequence[Case], arguments: argparse.Namespace, command: list[str]
     }
     kind = "_".join(["compare", commit[:12], *arguments.only])
     out = arguments.out or results.default_path(kind, arguments.device, arguments.threads)
-    out = out.with_suffix(".json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text(table(records, arguments.compare), encoding="utf-8")
-    print(f"written: {out}, {out.with_suffix('.md')}")
+    written = [results.write_json(result, out), out.with_suffix(".md")]
+    written[1].write_text(table(records, arguments.compare), encoding="utf-8")
+    print("written: " + ", ".join(str(path) for path in written))
     return 1 if any("error" in record for record in records) else 0

@@ -62,7 +62,7 @@ def _ratios(axis: Any, records: Sequence[Mapping[str, Any]]) -> None:
     axis.set_xscale("log")
     axis.set_xlabel("times faster than (median, 10th to 90th percentile)")
     _labels(axis, records)
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.2)
 
 
 def _roof(axis: Any, records: Sequence[Mapping[str, Any]]) -> None:

@@ -39,14 +39,18 @@ def default_path(kind: str, device: str, threads: int) -> Path:
     return FOLDER / f"{stem + '_' if stem else ''}{device}_{threads}threads_{day}.json"
 
 
-def write(result: Mapping[str, Any], path: Path) -> list[Path]:
-    """The files written; the picture is left out, with a word, where matplotlib is missing."""
+def write_json(result: Mapping[str, Any], path: Path) -> Path:
+    """The JSON file, with that ending."""
     path = path.with_suffix(".json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    table = path.with_suffix(".md")
-    table.write_text(markdown(result), encoding="utf-8")
-    written = [path, table]
+    return path
+
+
+def write(result: Mapping[str, Any], path: Path) -> list[Path]:
+    """The files written; the picture is left out, with a word, where matplotlib is missing."""
+    written = [write_json(result, path), path.with_suffix(".md")]
+    written[1].write_text(markdown(result), encoding="utf-8")
     try:
         draw(result, path.with_suffix(".png"))
         written.append(path.with_suffix(".png"))

@@ -14,8 +14,11 @@ from benchmarks import __main__ as command
 from benchmarks import compare, own_tests, peers, registry, revision
 from benchmarks.case import Absent, Case, Gate, Workload
 from benchmarks.cases.sites import boundary, inputs_of, sublayer
+from benchmarks.measure import numbers
 from benchmarks.peers import SiteSpec
+from benchmarks.plot import draw
 from benchmarks.problem import BOTH, FORWARD, RECORDED
+from benchmarks.roofline import Roof
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = "host/read/forward"
@@ -173,6 +176,25 @@ def test_peers_run_or_say_why_not(name: str, dtype: torch.dtype, kind) -> None:
         problem.call(BOTH)()
         out = problem.function(*problem.tensors)
         assert {value.dtype for value in out if value.ndim > 2} >= {dtype}
+
+
+def test_picture_of_ratios_and_curves(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="drawing needs the extra plot")
+    roof = Roof({1: 1e9}, {"float32": 1e9})
+    cases = []
+    for axis in ("tokens", "width", "threads"):
+        for value in (1, 4, 16):
+            case = Case(
+                name=f"scaling/{axis}/{value}",
+                build=fake_cases()[0].build,
+                tests=("read",),
+                tokens=10,
+                curve=(axis, value),
+            )
+            times = {"hyperstreams": [1e-3 * value, 2e-3], "eager": [3e-3, 4e-3]}
+            cases.append({"name": case.name} | numbers(case, times, roof))
+    draw({"cases": [*cases, {"name": "a/b", "error": "gone"}]}, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_results_that_are_kept_say_where_they_come_from() -> None:
