@@ -31,10 +31,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         if compared:
             _ratios(left.subplots(), compared)
         if curves:
-            axes = right.subplots((len(curves) + 1) // 2, 2, squeeze=False).flat
+            axes = list(right.subplots((len(curves) + 1) // 2, 2, squeeze=False).flat)
             for axis, (name, points) in zip(axes, curves.items(), strict=False):
                 _curve(axis, name, points)
-            for axis in list(axes)[len(curves) :]:
+            for axis in axes[len(curves) :]:
                 axis.set_visible(False)
         elif roofs:
             _roof(right.subplots(), roofs)
@@ -60,6 +60,9 @@ def _ratios(axis: Any, records: Sequence[Mapping[str, Any]]) -> None:
         )
     axis.axvline(1, color="black", linewidth=0.8)
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="x", which="minor", labelsize=5)
     axis.set_xlabel("times faster than (median, 10th to 90th percentile)")
     _labels(axis, records)
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.2)
@@ -92,4 +95,7 @@ def _curve(axis: Any, name: str, points: Sequence[tuple[int, float]]) -> None:
     axis.plot(values, times, "o-", color=RUN_COLOURS[2])
     axis.set(xscale="log", yscale="log", xlabel=name, ylabel="ns per token")
     axis.set_xticks(values, [str(value) for value in values])
-    axis.minorticks_off()
+    axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="y", which="minor", labelsize=5)
