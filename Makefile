@@ -85,7 +85,7 @@ sanitize: setup  ## GoogleTest under AddressSanitizer and UndefinedBehaviorSanit
 wheel: setup  ## install the package with pip into a fresh environment and try it outside the tree
 	.ci/check-wheel "$(BIN)/python"
 
-bench: build  ## fused ops against the eager reference; results in benchmarks/results
+bench: build  ## time everything against its baselines; results in benchmarks/results
 	python -m benchmarks
 
 clean:  ## remove what was built; the environment and runs/ stay

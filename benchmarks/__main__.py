@@ -1,12 +1,12 @@
-"""``python -m benchmarks``: time, print tables, write one JSON file with hardware and date."""
+"""``python -m benchmarks``: test what is chosen, time it, write JSON, a table and a picture."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,85 +14,141 @@ import torch
 
 os.environ["HYPERSTREAMS_REQUIRE_FUSED"] = "1"
 
-from hyperstreams.train.environment import describe_environment
+from hyperstreams import backend_status
 
-from .coefficients import run_coefficients
-from .probe import print_probe, run_probe, too_dear
-from .sublayer import CASES, run_case
-from .training_step import run_steps
+from . import compare, own_tests, results
+from .case import Case
+from .measure import measure
+from .registry import all_cases, select
+from .report import duration, gates, markdown, ratio
+from .roofline import Roof, measure_roof
 
-RESULTS = Path(__file__).parent / "results"
-TABLES = ("coefficients", "sublayer", "step", "probe")
-
-
-def print_sublayers(results: list[dict[str, Any]]) -> None:
-    print("\nOne sublayer, n = 4, forward + backward (median ms; speed-up is the paired median)")
-    print("| connection | T x C | dtype | eager reference | fused | speed-up |")
-    print("|---|---|---|---|---|---|")
-    for case in results:
-        fused, eager = case["times"]["fused"], case["times"]["reference"]
-        print(
-            f"| {case['connection']} | {case['tokens']} x {case['width']} | {case['dtype']} "
-            f"| {eager['median_ms']:.1f} | {fused['median_ms']:.1f} | {fused['ratio']:.1f}x |"
-        )
+QUICK_ROUNDS, ROUNDS = 3, 20
 
 
-def print_coefficients(result: dict[str, Any]) -> None:
-    print(
-        f"\nThe coefficients op, {result['tokens']} tokens, n = {result['n_streams']}, forward + "
-        "backward (median ms; speed-up is the paired median)"
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = made.add_argument
+    add("--list", action="store_true", help="name the chosen cases and stop")
+    add(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="names, their beginnings or shell patterns",
     )
-    print("| mixer | eager reference | fused | speed-up |\n|---|---|---|---|")
-    for name, times in result["mixers"].items():
-        fused, eager = times["fused"], times["reference"]
-        print(
-            f"| {name} | {eager['median_ms']:.2f} | {fused['median_ms']:.2f} "
-            f"| {fused['ratio']:.1f}x |"
+    add("--threads", type=int, default=torch.get_num_threads())
+    add("--rounds", type=int, help=f"paired rounds of a case (default {ROUNDS})")
+    add(
+        "--quick",
+        action="store_true",
+        help=f"{QUICK_ROUNDS} rounds, nothing compiled: does it run?",
+    )
+    add("--without", nargs="+", default=[], metavar="BASELINE", help="baselines to leave out")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--out", type=Path, help="JSON file; the table and the picture go beside it")
+    add("--compare", metavar="REV", help="time another revision in turn, built for that")
+    add("--skip-tests", action="store_true", help="time without running the tests first")
+    return made
+
+
+def refuse_on_red(cases: Sequence[Case]) -> bool:
+    """Whether any test of the cases is red; says which."""
+    for arguments in own_tests.commands(key for case in cases for key in case.tests):
+        print(f"tests first: pytest {' '.join(arguments)}", flush=True)
+        said = own_tests.red(arguments)
+        if said:
+            print(f"{said}\nred: nothing is timed", file=sys.stderr)
+            return True
+    return False
+
+
+def measure_roofs(cases: Sequence[Case], threads: int, device: torch.device) -> dict[int, Roof]:
+    """One roof for each number of threads that the cases run with."""
+    counts = sorted({case.threads or threads for case in cases})
+    dtypes = {case.dtype for case in cases}
+    return {count: measure_roof(threads=count, dtypes=dtypes, device=device) for count in counts}
+
+
+def line(record: dict[str, Any]) -> str:
+    """What is printed as soon as a case is done."""
+    if "error" in record:
+        return f"{record['name']}: failed: {record['error']}"
+    parts = [duration(record["median_ms"])]
+    if "roofline" in record:
+        parts.append(f"{record['roofline']['percent']:.0f}% of the roof")
+    parts += [f"{name} {ratio(name, of)}" for name, of in record["baselines"].items()]
+    return f"{record['name']}: {', '.join(parts)}"
+
+
+def record_of(case: Case, arguments: argparse.Namespace, roofs: dict[int, Roof]) -> dict[str, Any]:
+    """The case's record; of a case that fails, one with ``error``."""
+    try:
+        return measure(
+            case,
+            rounds=arguments.rounds,
+            warmup=1 if arguments.quick else 3,
+            threads=arguments.threads,
+            device=torch.device(arguments.device),
+            roofs=roofs,
+            leave_out=arguments.without,
         )
+    except Exception as error:
+        traceback.print_exc()
+        return {"name": case.name, "error": f"{type(error).__name__}: {error}"}
 
 
-def print_steps(steps: dict[str, Any]) -> None:
-    print(f"\nTraining step, tiny model, {steps['tokens']} tokens (median ms)")
-    print("| connection | ms | times the residual's |\n|---|---|---|")
-    for name, row in steps["times"].items():
-        print(f"| {name} | {row['median_ms']:.1f} | {1 / row['ratio']:.2f}x |")
+def run(cases: Sequence[Case], arguments: argparse.Namespace, command: list[str]) -> int:
+    """Time, print and write; the exit status. The JSON file is complete after every case."""
+    kind = "_".join([*(["quick"] if arguments.quick else []), *arguments.only])
+    out = arguments.out or results.default_path(kind, arguments.device, arguments.threads)
+    environment = results.environment_record(command)
+    roofs = measure_roofs(cases, arguments.threads, torch.device(arguments.device))
+    records: list[dict[str, Any]] = []
+    result = {
+        "format": results.FORMAT,
+        "environment": environment,
+        "rounds": arguments.rounds,
+        "roofs": {str(threads): roof.as_record() for threads, roof in roofs.items()},
+        "cases": records,
+    }
+    for case in cases:
+        records.append(record_of(case, arguments, roofs))
+        print(line(records[-1]), flush=True)
+        results.write_json(result, out)
+    print("\n" + markdown(result))
+    print("written: " + ", ".join(str(path) for path in results.write(result, out)))
+    over = [record for record in records if not record.get("gate", {}).get("holds", True)]
+    for said in gates(over):
+        print(f"limit exceeded: {said}", file=sys.stderr)
+    failed = any("error" in record for record in records)
+    # The few rounds of --quick are no judgement.
+    return 1 if failed or (over and not arguments.quick) else 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=20, help="paired rounds per case")
-    parser.add_argument("--only", choices=TABLES, help="one of the tables")
-    parser.add_argument("--out", type=Path, help="JSON file (default: benchmarks/results/...)")
-    arguments = parser.parse_args(argv)
+    made = parser()
+    arguments = made.parse_args(argv)
+    library = backend_status().cpu
+    if library != "loaded":
+        made.error(f"the compiled ops are missing ({library}): make build")
+    arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    if arguments.quick:
+        arguments.without.append("compiled")
+    try:
+        cases = select(all_cases(), arguments.only)
+    except ValueError as error:
+        made.error(str(error))
+    if arguments.list:
+        print("\n".join(case.name for case in cases))
+        return 0
+    if not arguments.skip_tests and refuse_on_red(cases):
+        return 1
     torch.set_num_threads(arguments.threads)
-    environment = describe_environment() | {
-        "command": ["python", "-m", "benchmarks", *sys.argv[1:]]
-    }
-    record: dict[str, Any] = {"environment": environment}
-    wanted = TABLES if arguments.only is None else (arguments.only,)
-    if "coefficients" in wanted:
-        record["coefficients"] = run_coefficients(rounds=arguments.rounds)
-        print_coefficients(record["coefficients"])
-    if "sublayer" in wanted:
-        record["sublayer"] = [run_case(case, rounds=arguments.rounds) for case in CASES]
-        print_sublayers(record["sublayer"])
-    if "step" in wanted:
-        record["training_step"] = run_steps(rounds=arguments.rounds)
-        print_steps(record["training_step"])
-    if "probe" in wanted:
-        record["probe"] = run_probe(rounds=arguments.rounds)
-        print_probe(record["probe"])
-    day = time.strftime("%Y-%m-%d", time.gmtime())
-    table = "" if arguments.only is None else f"{arguments.only}_"
-    out = arguments.out or RESULTS / f"{table}cpu_{arguments.threads}threads_{day}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"\nwritten: {out}")
-    over = too_dear(record.get("probe", []))
-    for line in over:
-        print(f"too dear: {line}", file=sys.stderr)
-    return 1 if over else 0
+    command = ["python", "-m", "benchmarks", *(sys.argv[1:] if argv is None else argv)]
+    if arguments.compare:
+        return compare.run(cases, arguments, command)
+    return run(cases, arguments, command)
 
 
 if __name__ == "__main__":

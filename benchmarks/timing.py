@@ -2,41 +2,93 @@
 
 from __future__ import annotations
 
-import statistics
+import gc
+import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+
+Call = Callable[[], object]
+
+SAMPLE_SECONDS = 2e-3
+"""A sample is as many calls as this takes: one call where a call is longer."""
 
 
-def paired_times(
-    candidates: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 3
+def synchronizer(device: torch.device) -> Callable[[], None]:
+    """What makes the clock wait for the device."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
+def seconds_of(call: Call, repeats: int, synchronize: Callable[[], None]) -> float:
+    """Seconds of one call, the mean of ``repeats`` in a row."""
+    synchronize()
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    synchronize()
+    return (time.perf_counter() - begin) / repeats
+
+
+def repeats_for(seconds: float) -> int:
+    """Calls of so many seconds that make a sample."""
+    return min(10_000, max(1, math.ceil(SAMPLE_SECONDS / max(seconds, 1e-9))))
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """No garbage collection in the middle of a sample."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def paired_seconds(
+    candidates: Mapping[str, Call],
+    *,
+    rounds: int,
+    warmup: int = 3,
+    synchronize: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Seconds of every call: each round calls every candidate once, in order."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(warmup + rounds):
-        for name, call in candidates.items():
-            begin = time.perf_counter()
-            call()
-            if turn >= warmup:
-                times[name].append(time.perf_counter() - begin)
+    """Seconds of a call, round by round: every round times every candidate once.
+
+    Each round begins with another candidate, so that none always follows the same one.
+    """
+    names = list(candidates)
+    repeats = {}
+    for name in names:
+        seconds_of(candidates[name], 1, synchronize)
+        spent = [seconds_of(candidates[name], 1, synchronize) for _ in range(max(1, warmup - 1))]
+        repeats[name] = repeats_for(min(spent))
+    times: dict[str, list[float]] = {name: [] for name in names}
+    with without_collector():
+        for turn in range(rounds):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                times[name].append(seconds_of(candidates[name], repeats[name], synchronize))
     return times
 
 
-def summarize(times: Mapping[str, list[float]], *, baseline: str) -> dict[str, dict[str, Any]]:
-    """Per candidate: median, 10th and 90th percentile in ms; median of the rounds' ratios.
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which ``share`` of the values lie, linear between neighbours."""
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("quantile: values: expected at least one, got none")
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
-    ``ratio`` is the baseline's time over the candidate's, round by round: above 1 is faster.
-    """
-    table: dict[str, dict[str, Any]] = {}
-    for name, seconds in times.items():
-        ordered = sorted(seconds)
-        ratios = sorted(b / s for b, s in zip(times[baseline], seconds, strict=True))
-        table[name] = {
-            "median_ms": round(1e3 * statistics.median(ordered), 4),
-            "p10_ms": round(1e3 * ordered[len(ordered) // 10], 4),
-            "p90_ms": round(1e3 * ordered[len(ordered) * 9 // 10], 4),
-            "ratio": round(statistics.median(ratios), 3),
-            "ratio_p10": round(ratios[len(ratios) // 10], 3),
-            "ratio_p90": round(ratios[len(ratios) * 9 // 10], 3),
-        }
-    return table
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, 10th and 90th percentile."""
+    return quantile(values, 0.5), quantile(values, 0.1), quantile(values, 0.9)
+
+
+def ratios(baseline: Sequence[float], subject: Sequence[float]) -> list[float]:
+    """The baseline's time over the subject's, round by round: above 1, the subject is faster."""
+    return [b / s for b, s in zip(baseline, subject, strict=True)]

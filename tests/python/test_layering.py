@@ -139,6 +139,10 @@ CPP = {
         ["tests/cpp", "csrc/include", "csrc/kernels"],
         [STANDARD, SIMD, CUDA, r"gtest/gtest\.h"],
     ),
+    "benchmarks/cpp": (
+        ["benchmarks/cpp", "csrc/include"],
+        [STANDARD, r"benchmark/benchmark\.h"],
+    ),
 }
 INCLUDE_ROOTS = ["csrc/include", "csrc", "tests/cpp", ""]
 
@@ -321,6 +325,7 @@ def test_planted_import_is_found(tmp_path: Path, path: str, line: str, expected:
         ("csrc/torch", '"../kernels/cpu/planted_cpu.h"'),
         ("csrc/info", "<torch/csrc/stable/library.h>"),
         ("tests/cpp", "<torch/torch.h>"),
+        ("benchmarks/cpp", '"../kernels/cpu/planted_cpu.h"'),
     ],
 )
 def test_planted_include_is_found(tmp_path: Path, folder: str, include: str) -> None:
