@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .diagnostics import Probe, intervene
     from .interop import load_foreign, to_foreign
     from .models import GPT, GPTConfig, wrap_residual
-    from .nn import permute_streams
+    from .nn import permute_streams, recompute
     from .ops import backend_status, set_backend
 
 _MODULES = ("diagnostics", "init", "interop", "mixers", "models", "nn", "ops", "train")
@@ -29,6 +29,7 @@ _NAMES = {
     "intervene": ".diagnostics",
     "load_foreign": ".interop",
     "permute_streams": ".nn",
+    "recompute": ".nn",
     "set_backend": ".ops",
     "to_foreign": ".interop",
     "wrap_residual": ".models",
@@ -36,7 +37,7 @@ _NAMES = {
 
 __all__ = ["GPT", "GPTConfig", "Probe", "__version__", "backend_status", "diagnostics", "init"]
 __all__ += ["interop", "intervene", "load_foreign", "mixers", "models", "nn", "ops", "train"]
-__all__ += ["permute_streams", "set_backend", "to_foreign", "wrap_residual"]
+__all__ += ["permute_streams", "recompute", "set_backend", "to_foreign", "wrap_residual"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from .family import ConnectionFamily, Plan
 from .permute import permute_streams
 from .precision import FullPrecisionModule
 from .registry import CONNECTIONS, find_connection, get_connection, register_connection
+from .replay import recompute, recompute_group_size
 from .start import residual_start
 from .streams import Streams
 
@@ -49,6 +50,8 @@ __all__ = [
     "has_streams",
     "holds_streams",
     "permute_streams",
+    "recompute",
+    "recompute_group_size",
     "register_connection",
     "residual_start",
     "streams_of",

@@ -14,6 +14,7 @@ from .config import ConnectionConfig
 from .logits import logit_settings
 from .precision import FullPrecisionModule, Role, Roles, full_precision
 from .registry import get_connection
+from .replay import ACTIVE, record_streams
 from .streams import Streams, stats_row
 from .taps import Tap, tapped_read
 
@@ -168,7 +169,7 @@ class Connection(FullPrecisionModule):
         Arguments: the streams ``[..., n, C]``, the pending write of the previous site, if any, and
         weights to read with in place of ``h_pre``.
         """
-        return ops.boundary(
+        results = ops.boundary(
             x,
             y,
             h_res,
@@ -180,6 +181,9 @@ class Connection(FullPrecisionModule):
             read_weights=read_weights,
             **self._boundary,
         )
+        if ACTIVE.recorder is not None and y is not None:
+            record_streams(results[0], Streams(x, y, h_res, h_post))
+        return results
 
     def coefficients(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """``(h_pre, h_post, h_res)`` on the streams ``x [..., n, C]``, without reading them."""

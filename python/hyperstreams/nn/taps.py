@@ -38,9 +38,7 @@ def tapped_read(
     streams were replaced, and its read when ``h_pre`` was, so that a tap that changes nothing
     leaves the same bits.
     """
-    state, u, h_pre, h_post, h_res = connection(
-        pending.x, pending.y, pending.h_res, pending.h_post
-    )
+    state, u, h_pre, h_post, h_res = connection(pending.x, pending.y, pending.h_res, pending.h_post)
     given = tap("hook_streams_in", state)
     if given is not state:
         state, u, h_pre, h_post, h_res = connection(given)
