@@ -42,7 +42,8 @@ def step_of(way: str, model: hs.GPT, tokens: torch.Tensor) -> Callable[[], None]
         if way == "checkpointed sites":
             site.forward = partial(checkpoint, site.forward, use_reentrant=False)
         if way == "recompute, checkpointed branches":
-            site.branch.forward = partial(checkpoint, site.branch.forward, use_reentrant=False)
+            branch: Any = site.branch
+            branch.forward = partial(checkpoint, branch.forward, use_reentrant=False)
 
     def step() -> None:
         model.zero_grad()
