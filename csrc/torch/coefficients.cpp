@@ -45,8 +45,8 @@ struct Controller {
         dtype(z.scalar_type() == ScalarType::Double ? DType::kFloat64 : DType::kFloat32),
         type(coefficient_type(dtype)),
         logits(z, rank, tokens, logit_count, type, op, "logits"),
-        alpha(torch::stable::contiguous(scale)),
-        bias(torch::stable::contiguous(offset)) {
+        alpha(as_contiguous(scale)),
+        bias(as_contiguous(offset)) {
     const int64_t values = s.per_stream ? s.n_streams : 1;
     if (rms) inv_rms.emplace(*rms, rank - 1, tokens, values, type, op, "inv_rms");
     const auto is_vector = [&](const Tensor& v, int64_t size) {
