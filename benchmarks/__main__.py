@@ -42,12 +42,12 @@ def print_coefficients(result: dict[str, Any]) -> None:
         f"\nThe coefficients op, {result['tokens']} tokens, n = {result['n_streams']}, forward + "
         "backward (median ms; speed-up is the paired median)"
     )
-    print("| mixer | eager reference | fused | speed-up |\n|---|---|---|---|")
+    print("| mixer | eager reference | fused | speed-up | autograd floor |\n|---|---|---|---|---|")
     for name, times in result["mixers"].items():
         fused, eager = times["fused"], times["reference"]
         print(
             f"| {name} | {eager['median_ms']:.2f} | {fused['median_ms']:.2f} "
-            f"| {fused['ratio']:.1f}x |"
+            f"| {fused['ratio']:.1f}x | {times['autograd_floor']['median_ms']:.2f} |"
         )
 
 

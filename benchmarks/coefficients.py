@@ -1,6 +1,8 @@
 """The ``coefficients`` op alone, forward and backward: every fused mixer against its reference.
 
 8192 tokens of logits at n = 4, all gradients. Mixers that share a map differ in their settings.
+The autograd floor is the same call of an empty ``torch.autograd.Function``: same inputs kept, outputs
+and gradients at hand, nothing computed. No implementation under autograd takes less.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 from hyperstreams import ops
 from hyperstreams.mixers import MIXERS, Kronecker, Mixer, Sinkhorn
+from torch import Tensor
 
 from .timing import paired_times, summarize
 
@@ -33,13 +36,31 @@ def fused_mixers() -> dict[str, Mixer]:
     }
 
 
-def call(mixer: Mixer) -> Callable[[], None]:
-    """One forward and backward with a controller's random logits around the initial ones."""
+def empty_function(outputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> Any:
+    """A Function that keeps its inputs and returns what it is given."""
+
+    class Empty(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+            ctx.save_for_backward(*inputs)
+            return tuple(out.detach() for out in outputs)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+            assert len(ctx.saved_tensors) == len(gradients)
+            return gradients
+
+    return Empty
+
+
+def calls(mixer: Mixer) -> tuple[Callable[[], None], Callable[[], None]]:
+    """One forward and backward with a controller's random logits around the initial ones: of the
+    op, and of the empty Function."""
     generator = torch.Generator().manual_seed(0)
     count = 2 * N_STREAMS + mixer.logit_count(N_STREAMS)
     groups = 2 + len(mixer.group_sizes(N_STREAMS))
 
-    def randn(*shape: int) -> torch.Tensor:
+    def randn(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
     bias = torch.cat([torch.zeros(2 * N_STREAMS), mixer.initial_logits(N_STREAMS)])
@@ -48,26 +69,31 @@ def call(mixer: Mixer) -> Callable[[], None]:
     shapes = ((N_STREAMS,), (N_STREAMS,), (N_STREAMS, N_STREAMS))
     cotangents = [randn(TOKENS, *shape) for shape in shapes]
 
-    def run() -> None:
-        outputs = ops.coefficients(*leaves, n_streams=N_STREAMS, mixer=mixer)
+    def differentiate(outputs: tuple[Tensor | None, ...]) -> None:
         present = [
-            (out, of) for out, of in zip(outputs, cotangents, strict=True) if out is not None
+            (out, of) for out, of in zip(outputs, cotangents, strict=False) if out is not None
         ]
         torch.autograd.grad([out for out, _ in present], leaves, [of for _, of in present])
 
-    return run
+    def coefficients() -> tuple[Tensor, Tensor, Tensor | None]:
+        return ops.coefficients(*leaves, n_streams=N_STREAMS, mixer=mixer)
+
+    results = tuple(out.detach() for out in coefficients() if out is not None)
+    empty = empty_function(results, tuple(leaf.detach().clone() for leaf in leaves))
+    return lambda: differentiate(coefficients()), lambda: differentiate(empty.apply(*leaves))
 
 
 def run_coefficients(*, rounds: int) -> dict[str, Any]:
     """Both back ends in turn, mixer by mixer, in one process."""
     rows = {}
     for name, mixer in fused_mixers().items():
-        fused = call(mixer)
+        fused, floor = calls(mixer)
 
         def reference(fused: Callable[[], None] = fused) -> None:
             with ops.backend("reference"):
                 fused()
 
-        times = paired_times({"reference": reference, "fused": fused}, rounds=rounds)
+        candidates = {"reference": reference, "fused": fused, "autograd_floor": floor}
+        times = paired_times(candidates, rounds=rounds)
         rows[name] = summarize(times, baseline="reference")
     return {"tokens": TOKENS, "n_streams": N_STREAMS, "rounds": rounds, "mixers": rows}

@@ -150,6 +150,10 @@ template <class T>
 inline void load_tile(const T* rows, int64_t stride, int64_t count, int size, Lanes<T>* tile) {
   T* out = reinterpret_cast<T*>(tile);
   constexpr int lanes = Lanes<T>::size;
+  if (count == lanes && size == 1 && stride == 1) {
+    *tile = Lanes<T>::load(rows);
+    return;
+  }
   if (count == lanes) prefetch_rows(rows + lanes * stride, stride, lanes, size);
   if (count < lanes) std::memset(out, 0, sizeof(T) * static_cast<size_t>(lanes * size));
   int first = 0;
@@ -168,6 +172,7 @@ template <class T>
 inline void store_tile(const Lanes<T>* tile, int64_t count, int size, T* rows) {
   const T* from = reinterpret_cast<const T*>(tile);
   constexpr int lanes = Lanes<T>::size;
+  if (count == lanes && size == 1) return tile->store(rows);
   if (count == lanes) prefetch_rows(rows + lanes * size, size, lanes, size);
   int first = 0;
 #ifdef HYPERSTREAMS_WIDE_TRANSPOSE
