@@ -1,8 +1,8 @@
 """The ``coefficients`` op alone, forward and backward: every fused mixer against its reference.
 
 8192 tokens of logits at n = 4, all gradients. Mixers that share a map differ in their settings.
-The autograd floor is the same call of an empty ``torch.autograd.Function``: same inputs kept, outputs
-and gradients at hand, nothing computed. No implementation under autograd takes less.
+The autograd floor is the same call of an empty ``torch.autograd.Function``: inputs kept, outputs
+and gradients at hand, nothing computed. Nothing that is such a Function takes less.
 """
 
 from __future__ import annotations

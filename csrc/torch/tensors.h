@@ -145,8 +145,8 @@ inline std::vector<int64_t> shape_with_tail(const Tensor& x, int64_t drop,
   return shape;
 }
 
-/// Contiguous, uninitialised, on the device of `like`. The dispatcher would look aten::new_empty up by
-/// name, which takes as long as a small op.
+/// Contiguous, uninitialised, on the device of `like`. The dispatcher would look aten::new_empty up
+/// by name, which takes as long as a small op.
 inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
   std::vector<int64_t> strides(shape.size());
   int64_t stride = 1;
@@ -159,9 +159,9 @@ inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, S
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   const auto dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
-                               dtype, device_type, device_index, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()),
+                                                         shape.data(), strides.data(), dtype,
+                                                         device_type, device_index, &handle));
   return Tensor(handle);
 }
 

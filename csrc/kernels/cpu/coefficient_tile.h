@@ -122,15 +122,18 @@ struct CoefficientTile {
 
   /// logits, inv_rms and the activation stage of `count` tokens from token t.
   void load(const RowsView& logit_rows, const RowsView& rms_rows, int64_t t, int64_t count) {
-    load_tile(static_cast<const T*>(logit_rows.data) + t * logit_rows.token_stride,
-              logit_rows.token_stride, count, plan.logits, logits.data());
-    if (rms_rows.data) {
-      load_tile(static_cast<const T*>(rms_rows.data) + t * rms_rows.token_stride,
-                rms_rows.token_stride, count, plan.rms, inv_rms.data());
-    }
-    for (const Stage& stage : plan.stages) {
-      dispatch_activation(*stage.activation, [&](auto form) { activate(stage, form); });
-    }
+    load_logits(logit_rows, rms_rows, t, count);
+    for (const Stage& stage : plan.stages) activate(stage);
+  }
+
+  void load_logits(const RowsView& logit_rows, const RowsView& rms_rows, int64_t t, int64_t count) {
+    load_rows(logit_rows, t, count, plan.logits, logits.data());
+    if (rms_rows.data) load_rows(rms_rows, t, count, plan.rms, inv_rms.data());
+  }
+
+  /// From logits and inv_rms to acted and values.
+  void activate(const Stage& stage) {
+    dispatch_activation(*stage.activation, [&](auto form) { activate(stage, form); });
   }
 
  private:

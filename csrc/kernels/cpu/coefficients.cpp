@@ -35,6 +35,12 @@ void forward(const CoefficientsArgs& args, ParallelFor parallel_for) {
 /// Tiles whose parameter gradients are added in lanes before they become double.
 constexpr int kFlushInterval = 8;
 
+/// Whether act's own value is the coefficient divided by the factor, without rounding.
+inline bool is_exact_quotient(const ActivationSettings& a) {
+  int exponent = 0;
+  return !a.outside && a.offset == 0 && std::abs(std::frexp(a.factor, &exponent)) == 0.5;
+}
+
 /// The adjoint of a tile, and the parameter gradients of the tiles so far.
 template <class T>
 struct BackwardTile : CoefficientTile<T> {
@@ -52,6 +58,26 @@ struct BackwardTile : CoefficientTile<T> {
         grad_h_res(static_cast<size_t>(p.n * p.n)),
         grad_inv_rms(static_cast<size_t>(p.rms)),
         parameters(static_cast<size_t>(p.groups + p.logits), lanes_t::set(0)) {}
+
+  /// What the adjoint needs of `count` tokens from token t: logits, inv_rms, act's own values and
+  /// the map's logits.
+  void load(const CoefficientsBackwardArgs& args, int64_t t, int64_t count) {
+    this->load_logits(args.logits, args.inv_rms, t, count);
+    load_acted(plan.stages[0], args.h_pre, t, count);
+    load_acted(plan.stages[1], args.h_post, t, count);
+    const Stage& mix = plan.stages[2];
+    if (plan.map.backward || mix.activation->kind != ActivationKind::kNone) this->activate(mix);
+  }
+
+  void load_acted(const Stage& stage, const RowsView& coefficients, int64_t t, int64_t count) {
+    const ActivationSettings& activation = *stage.activation;
+    if (activation.kind == ActivationKind::kNone) return;
+    if (!coefficients.data || !is_exact_quotient(activation)) return this->activate(stage);
+    lanes_t* acted = this->acted.data() + stage.begin;
+    load_rows(coefficients, t, count, plan.n, acted);
+    const lanes_t inverse = lanes_t::set(static_cast<T>(1 / activation.factor));
+    for (int k = 0; k < plan.n; ++k) acted[k] = acted[k] * inverse;
+  }
 
   /// From grad to grad_logits and grad_inv_rms; adds to the parameter gradients.
   void activation_adjoint() {
@@ -97,8 +123,8 @@ struct BackwardTile : CoefficientTile<T> {
       out[k] = slope * from_slope;
     }
     lanes_t& of_alpha = parameters[plan.group[begin]];
-    of_alpha = Form::outside && !is_linear ? of_alpha + with_values
-                                           : fma(rms, with_logits, of_alpha);
+    of_alpha =
+        Form::outside && !is_linear ? of_alpha + with_values : fma(rms, with_logits, of_alpha);
     grad_inv_rms[0] = fma(scale, with_logits, grad_inv_rms[0]);
   }
 
@@ -134,12 +160,6 @@ struct BackwardTile : CoefficientTile<T> {
 };
 
 template <class T>
-void load_rows(const RowsView& rows, int64_t t, int64_t count, int size, Lanes<T>* tile) {
-  load_tile(static_cast<const T*>(rows.data) + t * rows.token_stride, rows.token_stride, count,
-            size, tile);
-}
-
-template <class T>
 void backward_partition(const CoefficientsBackwardArgs& args, BackwardTile<T>& tile, int64_t begin,
                         int64_t end, double* sums) {
   constexpr int64_t lanes = Lanes<T>::size;
@@ -148,7 +168,7 @@ void backward_partition(const CoefficientsBackwardArgs& args, BackwardTile<T>& t
   int pending = 0;
   for (int64_t t = begin; t < end; t += lanes) {
     const int64_t count = end - t < lanes ? end - t : lanes;
-    tile.load(args.logits, args.inv_rms, t, count);
+    tile.load(args, t, count);
     load_rows(args.grad_h_pre, t, count, n, tile.grad.data());
     load_rows(args.grad_h_post, t, count, n, tile.grad.data() + n);
     if (plan.map.copies) load_rows(args.grad_h_res, t, count, n * n, tile.grad.data() + 2 * n);

@@ -1,5 +1,6 @@
 // Elementary functions on lanes, from explicit fma and exact operations alone: the same bits on
-// AVX2 and AVX-512. Relative error below 2e-7 (float) and 4e-16 (double); NaN gives NaN.
+// AVX2 and AVX-512. Relative error below 2e-7 (float) and 4e-16 (double), except where exp_below
+// and sigmoid round to 0 what is no normal number; NaN gives NaN.
 #pragma once
 
 #include "simd.h"
@@ -39,8 +40,8 @@ constexpr T inverse_factorial(int k) {
   return static_cast<T>(1.0 / product);
 }
 
-// inline_f<kCount>(x) replaces x[0, kCount) by f(x) step by step: the chains of dependent operations
-// overlap. kOverlap of them fill the registers.
+// inline_f<kCount>(x) replaces x[0, kCount) by f(x) step by step: the chains of dependent
+// operations overlap. kOverlap of them fill the registers.
 constexpr int kOverlap = 2;
 
 /// exp(x) = (1 + fraction) 2^exponent with |fraction| <= 0.42, for x within [lowest, highest].

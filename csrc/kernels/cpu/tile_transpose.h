@@ -167,6 +167,13 @@ inline void load_tile(const T* rows, int64_t stride, int64_t count, int size, La
   transpose(rows + first, stride, count, size - first, out + first * lanes, lanes);
 }
 
+/// The same for tokens [t, t + count) of a view.
+template <class T>
+void load_rows(const RowsView& rows, int64_t t, int64_t count, int size, Lanes<T>* tile) {
+  load_tile(static_cast<const T*>(rows.data) + t * rows.token_stride, rows.token_stride, count,
+            size, tile);
+}
+
 /// The first `count` lanes to contiguous rows [size].
 template <class T>
 inline void store_tile(const Lanes<T>* tile, int64_t count, int size, T* rows) {

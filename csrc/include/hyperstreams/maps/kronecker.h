@@ -6,8 +6,8 @@
 // is transposed. Factors are 2 to 5.
 //
 // When all factors are 2, U_k = [[p_k, q_k], [q_k, p_k]] and h_res[r, c] = w[r xor c]: there are n
-// different entries, the leaves of a binary tree of products. A single factor is the permutation map
-// itself, called where n is a compile-time constant. Other factorisations take the general way.
+// different entries, the leaves of a binary tree of products. A single factor is the permutation
+// map itself, called where n is a compile-time constant. Other factorisations take the general way.
 #pragma once
 
 #include "hyperstreams/maps/permutation.h"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...mixers import Mixer
@@ -41,6 +40,8 @@ def _coefficients_backward_fake(
     inv_rms: Tensor | None,
     alpha: Tensor,
     bias: Tensor,
+    h_pre: Tensor | None,
+    h_post: Tensor | None,
     n_streams: int,
     map: int,
     settings: list[int],
@@ -107,9 +108,11 @@ def _gradient(
     bias: Tensor,
     encoded: CoefficientSettings,
     settings: tuple[Any, ...],
+    h_pre: Tensor,
+    h_post: Tensor,
 ) -> tuple[Tensor | None, ...]:
     grad_logits, grad_inv_rms, grad_alpha, grad_bias = _coefficients_backward(
-        *grads, logits, inv_rms, alpha, bias, *encoded
+        *grads, logits, inv_rms, alpha, bias, h_pre, h_post, *encoded
     )
     return grad_logits, None if inv_rms is None else grad_inv_rms, grad_alpha, grad_bias
 
@@ -133,6 +136,7 @@ coefficients = differentiable(
     forward=_forward,
     gradient=_gradient,
     reference=_reference,
+    saved_outputs=(0, 1),
 )
 """``coefficients(logits, inv_rms, alpha, bias, encoded, settings)``, the settings being
 those of ``coefficient_settings``; an empty ``h_res`` stands for the identity."""
