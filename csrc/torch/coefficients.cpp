@@ -27,6 +27,10 @@ int64_t checked_rank(const Tensor& logits, const std::optional<Tensor>& inv_rms,
   return rank;
 }
 
+RowsView view_or_none(const std::optional<Rows>& rows) {
+  return rows ? rows->view : RowsView{nullptr, 0};
+}
+
 /// The checked inputs of both ops.
 struct Controller {
   int64_t rank;
@@ -45,8 +49,8 @@ struct Controller {
         dtype(z.scalar_type() == ScalarType::Double ? DType::kFloat64 : DType::kFloat32),
         type(coefficient_type(dtype)),
         logits(z, rank, tokens, logit_count, type, op, "logits"),
-        alpha(torch::stable::contiguous(scale)),
-        bias(torch::stable::contiguous(offset)) {
+        alpha(as_contiguous(scale)),
+        bias(as_contiguous(offset)) {
     const int64_t values = s.per_stream ? s.n_streams : 1;
     if (rms) inv_rms.emplace(*rms, rank - 1, tokens, values, type, op, "inv_rms");
     const auto is_vector = [&](const Tensor& v, int64_t size) {
@@ -57,8 +61,6 @@ struct Controller {
     STD_TORCH_CHECK(is_vector(offset, logit_count), op, ": bias must be [", logit_count,
                     "] in the dtype of logits");
   }
-
-  RowsView inv_rms_view() const { return inv_rms ? inv_rms->view : RowsView{nullptr, 0}; }
 };
 
 std::tuple<Tensor, Tensor, Tensor> coefficients(const Tensor& logits,
@@ -77,7 +79,7 @@ std::tuple<Tensor, Tensor, Tensor> coefficients(const Tensor& logits,
           ? new_empty(logits, {0}, c.type)
           : new_empty(logits, shape_with_tail(logits, c.rank, {n_streams, n_streams}), c.type);
   cpu::coefficients_forward(
-      {c.tokens, c.dtype, s, c.logits.view, c.inv_rms_view(), c.alpha.const_data_ptr(),
+      {c.tokens, c.dtype, s, c.logits.view, view_or_none(c.inv_rms), c.alpha.const_data_ptr(),
        c.bias.const_data_ptr(), h_pre.mutable_data_ptr(), h_post.mutable_data_ptr(),
        h_res.mutable_data_ptr()},
       parallel_for);
@@ -87,14 +89,17 @@ std::tuple<Tensor, Tensor, Tensor> coefficients(const Tensor& logits,
 std::tuple<Tensor, Tensor, Tensor, Tensor> coefficients_backward(
     const Tensor& grad_h_pre, const Tensor& grad_h_post, const Tensor& grad_h_res,
     const Tensor& logits, const std::optional<Tensor>& inv_rms, const Tensor& alpha,
-    const Tensor& bias, int64_t n_streams, int64_t map, const std::vector<int64_t>& settings,
+    const Tensor& bias, const std::optional<Tensor>& h_pre, const std::optional<Tensor>& h_post,
+    int64_t n_streams, int64_t map, const std::vector<int64_t>& settings,
     const std::vector<double>& constants) {
   const char* op = "coefficients_backward";
   const CoefficientSettings s = coefficient_settings(n_streams, map, settings, constants, op);
   const Controller c(logits, inv_rms, alpha, bias, s, op);
   const Rows pre(grad_h_pre, 1, c.tokens, n_streams, c.type, op, "grad_h_pre");
   const Rows post(grad_h_post, 1, c.tokens, n_streams, c.type, op, "grad_h_post");
-  std::optional<Rows> res;
+  std::optional<Rows> res, known_pre, known_post;
+  if (h_pre) known_pre.emplace(*h_pre, 1, c.tokens, n_streams, c.type, op, "h_pre");
+  if (h_post) known_post.emplace(*h_post, 1, c.tokens, n_streams, c.type, op, "h_post");
   if (s.map != MapKind::kIdentity) {
     res.emplace(grad_h_res, 2, c.tokens, n_streams * n_streams, c.type, op, "grad_h_res");
   }
@@ -106,11 +111,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> coefficients_backward(
       new_empty(logits, {token_partitions(c.tokens) * (2 + s.mix_groups + c.logit_count)},
                 ScalarType::Double);
   cpu::coefficients_backward(
-      {c.tokens, c.dtype, s, pre.view, post.view, res ? res->view : RowsView{nullptr, 0},
-       c.logits.view, c.inv_rms_view(), c.alpha.const_data_ptr(), c.bias.const_data_ptr(),
+      {c.tokens, c.dtype, s, pre.view, post.view, view_or_none(res), c.logits.view,
+       view_or_none(c.inv_rms), c.alpha.const_data_ptr(), c.bias.const_data_ptr(),
        grad_logits.mutable_data_ptr(), inv_rms ? grad_inv_rms.mutable_data_ptr() : nullptr,
        grad_alpha.mutable_data_ptr(), grad_bias.mutable_data_ptr(),
-       static_cast<double*>(partials.mutable_data_ptr())},
+       static_cast<double*>(partials.mutable_data_ptr()), view_or_none(known_pre),
+       view_or_none(known_post)},
       parallel_for);
   return {grad_logits, grad_inv_rms, grad_alpha, grad_bias};
 }
@@ -124,8 +130,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(hyperstreams, m) {
       "int map, int[] settings, float[] constants) -> (Tensor, Tensor, Tensor)");
   m.def(
       "_coefficients_backward(Tensor grad_h_pre, Tensor grad_h_post, Tensor grad_h_res, "
-      "Tensor logits, Tensor? inv_rms, Tensor alpha, Tensor bias, int n_streams, int map, "
-      "int[] settings, float[] constants) -> (Tensor, Tensor, Tensor, Tensor)");
+      "Tensor logits, Tensor? inv_rms, Tensor alpha, Tensor bias, Tensor? h_pre, Tensor? h_post, "
+      "int n_streams, int map, int[] settings, float[] constants) -> (Tensor, Tensor, Tensor, "
+      "Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(hyperstreams, CPU, m) {

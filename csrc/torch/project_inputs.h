@@ -18,7 +18,7 @@ inline std::optional<Tensor> parameter(const std::optional<Tensor>& value, int64
   STD_TORCH_CHECK(value->scalar_type() == type, op, ": ", argument, " has the wrong dtype");
   STD_TORCH_CHECK(value->numel() == numel, op, ": ", argument, " must have ", numel,
                   " elements, got ", value->numel());
-  return torch::stable::contiguous(*value);
+  return as_contiguous(*value);
 }
 
 inline const void* data_or_null(const std::optional<Tensor>& value) {

@@ -59,6 +59,11 @@ inline bool innermost_is_contiguous(const Tensor& x) {
   return x.size(x.dim() - 1) <= 1 || x.stride(x.dim() - 1) == 1;
 }
 
+/// `x`, or a contiguous copy of it.
+inline Tensor as_contiguous(const Tensor& x) {
+  return x.is_contiguous() ? x : torch::stable::contiguous(x);
+}
+
 /// The device type of the library that includes this header: USE_CUDA is defined for _C_cuda alone.
 #ifdef USE_CUDA
 constexpr const char* kDeviceName = "a CUDA device";
@@ -83,7 +88,7 @@ struct Streams {
     STD_TORCH_CHECK(is_on_device(x), op, ": streams must be on ", kDeviceName);
     std::optional<int64_t> stride = token_stride(x, 2);
     if (!stride || !innermost_is_contiguous(x)) {
-      tensor = torch::stable::contiguous(x);
+      tensor = as_contiguous(x);
       stride = x.size(x.dim() - 2) * x.size(x.dim() - 1);
     }
     n_streams = static_cast<int>(x.size(x.dim() - 2));
@@ -123,7 +128,7 @@ struct Rows {
     std::optional<int64_t> stride = is_static ? 0 : token_stride(rows, inner);
     // A stride of 0 would read as static, so rows expanded over tokens are copied.
     if (!stride || !inner_contiguous || (!is_static && tokens > 1 && *stride == 0)) {
-      tensor = torch::stable::contiguous(rows);
+      tensor = as_contiguous(rows);
       stride = is_static ? 0 : row;
     }
     if (!is_static && tokens <= 1) stride = row;
@@ -140,8 +145,24 @@ inline std::vector<int64_t> shape_with_tail(const Tensor& x, int64_t drop,
   return shape;
 }
 
+/// Contiguous, uninitialised, on the device of `like`. The dispatcher would look aten::new_empty up
+/// by name, which takes as long as a small op.
 inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
-  return torch::stable::new_empty(like, shape, type);
+  std::vector<int64_t> strides(shape.size());
+  int64_t stride = 1;
+  for (size_t d = shape.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= shape[d] > 1 ? shape[d] : 1;
+  }
+  int32_t device_type = 0, device_index = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  const auto dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()),
+                                                         shape.data(), strides.data(), dtype,
+                                                         device_type, device_index, &handle));
+  return Tensor(handle);
 }
 
 /// Contiguous, uninitialised, of the shape and dtype of `like`.

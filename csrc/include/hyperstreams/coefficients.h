@@ -75,6 +75,10 @@ struct CoefficientsBackwardArgs {
   void* grad_alpha;    // out [2 + mix_groups]
   void* grad_bias;     // out [K]
   double* partials;    // scratch [token_partitions(tokens), 2 + mix_groups + K]
+  // The forward's outputs, or none: from them act's values are faster than from the logits, with
+  // the same bits.
+  RowsView h_pre = {nullptr, 0};
+  RowsView h_post = {nullptr, 0};
 };
 
 namespace cpu {

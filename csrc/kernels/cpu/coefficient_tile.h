@@ -85,11 +85,11 @@ HYPERSTREAMS_INLINE void dispatch_activation(const ActivationSettings& a, const 
   }
 }
 
-/// x[0, count) to act(x).
-template <ActivationKind kKind, class T>
-HYPERSTREAMS_INLINE void act_each(Lanes<T>* x, int count) {
-  if constexpr (kKind == ActivationKind::kSigmoid) sigmoid_each(x, count);
-  if constexpr (kKind == ActivationKind::kTanh) tanh_each(x, count);
+/// x[0, kCount) to act(x).
+template <ActivationKind kKind, int kCount, class T>
+HYPERSTREAMS_INLINE void act(Lanes<T>* x) {
+  if constexpr (kKind == ActivationKind::kSigmoid) inline_sigmoid<kCount>(x);
+  if constexpr (kKind == ActivationKind::kTanh) inline_tanh<kCount>(x);
 }
 
 /// Derivative of act at the point where it has this value.
@@ -108,54 +108,61 @@ struct CoefficientTile {
   const CoefficientPlan<T>& plan;
   std::vector<lanes_t> logits;  // as in the rows
   std::vector<lanes_t> inv_rms;
-  std::vector<lanes_t> z, acted, values;  // in joint order; acted: act's own value
+  std::vector<lanes_t> acted, values;  // in joint order; acted: act's own value, not of kNone
   std::vector<lanes_t> h_res, scratch;
 
   explicit CoefficientTile(const CoefficientPlan<T>& p)
       : plan(p),
         logits(static_cast<size_t>(p.logits)),
         inv_rms(static_cast<size_t>(p.rms), lanes_t::set(1)),
-        z(static_cast<size_t>(p.logits)),
         acted(static_cast<size_t>(p.logits)),
         values(static_cast<size_t>(p.logits)),
         h_res(static_cast<size_t>(p.n * p.n)),
         scratch(static_cast<size_t>(p.map.scratch_size)) {}
 
-  /// logits, inv_rms, z and the activation stage of `count` tokens from token t.
+  /// logits, inv_rms and the activation stage of `count` tokens from token t.
   void load(const RowsView& logit_rows, const RowsView& rms_rows, int64_t t, int64_t count) {
-    load_tile(static_cast<const T*>(logit_rows.data) + t * logit_rows.token_stride,
-              logit_rows.token_stride, count, plan.logits, logits.data());
-    if (rms_rows.data) {
-      load_tile(static_cast<const T*>(rms_rows.data) + t * rms_rows.token_stride,
-                rms_rows.token_stride, count, plan.rms, inv_rms.data());
-    }
-    for (const Stage& stage : plan.stages) {
-      dispatch_activation(*stage.activation, [&](auto form) { activate(stage, form); });
-    }
+    load_logits(logit_rows, rms_rows, t, count);
+    for (const Stage& stage : plan.stages) activate(stage);
+  }
+
+  void load_logits(const RowsView& logit_rows, const RowsView& rms_rows, int64_t t, int64_t count) {
+    load_rows(logit_rows, t, count, plan.logits, logits.data());
+    if (rms_rows.data) load_rows(rms_rows, t, count, plan.rms, inv_rms.data());
+  }
+
+  /// From logits and inv_rms to acted and values.
+  void activate(const Stage& stage) {
+    dispatch_activation(*stage.activation, [&](auto form) { activate(stage, form); });
   }
 
  private:
-  // Lanes may alias anything, pointers inside *this too: those that the loop uses are copied.
   template <class Form>
-  HYPERSTREAMS_INLINE void activate(const Stage& stage, Form) {
+  HYPERSTREAMS_INLINE void activate(const Stage& stage, Form form) {
+    int k = stage.begin;
+    for (; k + kOverlap <= stage.end; k += kOverlap) activate<kOverlap>(stage, form, k);
+    for (; k < stage.end; ++k) activate<1>(stage, form, k);
+  }
+
+  /// Logits [first, first + kCount) of a stage.
+  template <int kCount, class Form>
+  HYPERSTREAMS_INLINE void activate(const Stage& stage, Form, int first) {
     const CoefficientPlan<T>& p = plan;
-    const lanes_t *from = logits.data(), *rms = inv_rms.data();
-    lanes_t *z_out = z.data(), *acted_out = acted.data(), *values_out = values.data();
     const lanes_t factor = lanes_t::set(static_cast<T>(stage.activation->factor));
     const lanes_t offset = lanes_t::set(static_cast<T>(stage.activation->offset));
-    const T* biases = p.bias;
-    const int end = stage.end;
-    for (int k = stage.begin; k < end; ++k) {
-      const lanes_t x = from[p.place[k]] * rms[p.stream[k]];
-      z_out[k] = x;
-      acted_out[k] = Form::outside ? x : fma(lanes_t::set(p.scale[k]), x, lanes_t::set(biases[k]));
+    lanes_t y[kCount];
+    for (int j = 0; j < kCount; ++j) {
+      const int k = first + j;
+      const lanes_t z = logits[p.place[k]] * inv_rms[p.stream[k]];
+      y[j] = Form::outside ? z : fma(lanes_t::set(p.scale[k]), z, lanes_t::set(p.bias[k]));
     }
-    act_each<Form::kind>(acted_out + stage.begin, end - stage.begin);
-    for (int k = stage.begin; k < end; ++k) {
-      const lanes_t y = acted_out[k];
+    act<Form::kind, kCount>(y);
+    for (int j = 0; j < kCount; ++j) {
+      const int k = first + j;
+      if (Form::kind != ActivationKind::kNone) acted[k] = y[j];
       const lanes_t h =
-          Form::outside ? fma(lanes_t::set(p.scale[k]), y, lanes_t::set(biases[k])) : y;
-      values_out[k] = fma(factor, h, offset);
+          Form::outside ? fma(lanes_t::set(p.scale[k]), y[j], lanes_t::set(p.bias[k])) : y[j];
+      values[k] = fma(factor, h, offset);
     }
   }
 };

@@ -23,12 +23,6 @@ void forward(const CoefficientsArgs& args, ParallelFor parallel_for) {
 constexpr int64_t kFlushInterval = 8;
 
 template <class T>
-void load_rows(const RowsView& rows, int64_t t, int64_t count, int size, Lanes<T>* tile) {
-  load_tile(static_cast<const T*>(rows.data) + t * rows.token_stride, rows.token_stride, count,
-            size, tile);
-}
-
-template <class T>
 void backward(const CoefficientsBackwardArgs& args, ParallelFor parallel_for) {
   constexpr int64_t step = kFlushInterval * Lanes<T>::size;
   const CoefficientPlan<T> plan(args.settings, args.alpha, args.bias);
@@ -62,10 +56,14 @@ void coefficients_tokens(const CoefficientsArgs& args, CoefficientTile<T>& tile,
     tile.load(args.logits, args.inv_rms, t, count);
     store_tile(tile.values.data(), count, n, static_cast<T*>(args.h_pre) + t * n);
     store_tile(tile.values.data() + n, count, n, static_cast<T*>(args.h_post) + t * n);
-    if (!plan.map.forward) continue;
-    plan.map.forward(*plan.map_settings, n, tile.values.data() + 2 * n, tile.h_res.data(),
-                     tile.scratch.data());
-    store_tile(tile.h_res.data(), count, n * n, static_cast<T*>(args.h_res) + t * n * n);
+    const Lanes<T>* h_res = tile.values.data() + 2 * n;
+    if (plan.map.forward) {
+      plan.map.forward(*plan.map_settings, n, h_res, tile.h_res.data(), tile.scratch.data());
+      h_res = tile.h_res.data();
+    } else if (!plan.map.copies) {
+      continue;
+    }
+    store_tile(h_res, count, n * n, static_cast<T*>(args.h_res) + t * n * n);
   }
 }
 
@@ -77,9 +75,10 @@ void coefficients_adjoint_tokens(const CoefficientsBackwardArgs& args,
   const int n = plan.n;
   for (int64_t t = begin; t < end; t += lanes) {
     const int64_t count = end - t < lanes ? end - t : lanes;
-    tile.load(args.logits, args.inv_rms, t, count);
+    tile.load(args, t, count);
     load_rows(args.grad_h_pre, t, count, n, tile.grad.data());
     load_rows(args.grad_h_post, t, count, n, tile.grad.data() + n);
+    if (plan.map.copies) load_rows(args.grad_h_res, t, count, n * n, tile.grad.data() + 2 * n);
     if (plan.map.backward) {
       load_rows(args.grad_h_res, t, count, n * n, tile.grad_h_res.data());
       plan.map.backward(*plan.map_settings, n, tile.values.data() + 2 * n, tile.grad_h_res.data(),

@@ -20,7 +20,8 @@ void find(const MapSettings& settings, int n, MapKind map, MapFunctions<T>* func
       *functions = {};
       break;
     case MapKind::kFree:
-      *functions = make_map_functions<maps::Free, 0, T>(settings, n);
+      *functions = {};
+      functions->copies = true;
       break;
     case MapKind::kSinkhorn:
       find_functions<maps::Sinkhorn>(settings, n, functions);

@@ -10,6 +10,8 @@ namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE {
 template <class T>
 struct MapFunctions {
   using lanes_t = Lanes<T>;
+  /// h_res is the logits themselves, and there are no functions.
+  bool copies = false;
   /// Lanes of scratch that both functions need.
   int scratch_size = 0;
   void (*forward)(const MapSettings& settings, int n, const lanes_t* logits, lanes_t* h_res,

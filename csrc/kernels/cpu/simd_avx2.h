@@ -10,6 +10,16 @@ struct Lanes<float> {
   static constexpr int size = 16;
   __m256 lo, hi;
 
+  Lanes() = default;
+  HYPERSTREAMS_INLINE Lanes(__m256 low, __m256 high) : lo(low), hi(high) {}
+  HYPERSTREAMS_INLINE Lanes(const Lanes& other) : lo(other.lo), hi(other.hi) {}
+  // GCC copies a pair of registers through the stack, eight bytes at a time, where it is not told.
+  HYPERSTREAMS_INLINE Lanes& operator=(const Lanes& other) {
+    lo = other.lo;
+    hi = other.hi;
+    return *this;
+  }
+
   struct Mask {
     __m256 lo, hi;
   };
@@ -108,6 +118,16 @@ template <>
 struct Lanes<double> {
   static constexpr int size = 8;
   __m256d lo, hi;
+
+  Lanes() = default;
+  HYPERSTREAMS_INLINE Lanes(__m256d low, __m256d high) : lo(low), hi(high) {}
+  HYPERSTREAMS_INLINE Lanes(const Lanes& other) : lo(other.lo), hi(other.hi) {}
+  // GCC copies a pair of registers through the stack, eight bytes at a time, where it is not told.
+  HYPERSTREAMS_INLINE Lanes& operator=(const Lanes& other) {
+    lo = other.lo;
+    hi = other.hi;
+    return *this;
+  }
 
   struct Mask {
     __m256d lo, hi;

@@ -43,9 +43,10 @@ HYPERSTREAMS_INLINE void transpose(const T* from, int64_t from_stride, int64_t r
   }
 }
 
-#ifdef HYPERSTREAMS_ISA_IS_AVX512
 /// Whole registers are written here and read by the maps; pieces of them would have to reach the
 /// cache before they can be read as one.
+#if defined(HYPERSTREAMS_ISA_IS_AVX512)
+#define HYPERSTREAMS_WIDE_TRANSPOSE
 struct WideTranspose {
   /// Each block of four columns becomes its 4 x 4 transpose.
   static HYPERSTREAMS_INLINE void blocks(__m512* row) {
@@ -86,6 +87,48 @@ struct WideTranspose {
     }
   }
 };
+#elif defined(HYPERSTREAMS_ISA_IS_AVX2)
+#define HYPERSTREAMS_WIDE_TRANSPOSE
+struct WideTranspose {
+  /// Each block of four columns becomes its 4 x 4 transpose.
+  static HYPERSTREAMS_INLINE void blocks(__m256* row) {
+    const __m256 low01 = _mm256_unpacklo_ps(row[0], row[1]);
+    const __m256 high01 = _mm256_unpackhi_ps(row[0], row[1]);
+    const __m256 low23 = _mm256_unpacklo_ps(row[2], row[3]);
+    const __m256 high23 = _mm256_unpackhi_ps(row[2], row[3]);
+    row[0] = _mm256_shuffle_ps(low01, low23, 0x44);
+    row[1] = _mm256_shuffle_ps(low01, low23, 0xee);
+    row[2] = _mm256_shuffle_ps(high01, high23, 0x44);
+    row[3] = _mm256_shuffle_ps(high01, high23, 0xee);
+  }
+
+  /// Four numbers of 16 tokens to lanes.
+  static HYPERSTREAMS_INLINE void load(const float* rows, int64_t stride, float* tile) {
+    for (int half = 0; half < 2; ++half) {
+      __m256 row[4];
+      for (int r = 0; r < 4; ++r) {
+        const float* from = rows + (8 * half + r) * stride;
+        row[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)),
+                                      _mm_loadu_ps(from + 4 * stride), 1);
+      }
+      blocks(row);
+      for (int r = 0; r < 4; ++r) _mm256_storeu_ps(tile + 16 * r + 8 * half, row[r]);
+    }
+  }
+
+  static HYPERSTREAMS_INLINE void store(const float* tile, float* rows, int64_t stride) {
+    for (int half = 0; half < 2; ++half) {
+      __m256 row[4];
+      for (int r = 0; r < 4; ++r) row[r] = _mm256_loadu_ps(tile + 16 * r + 8 * half);
+      blocks(row);
+      for (int r = 0; r < 4; ++r) {
+        float* to = rows + (8 * half + r) * stride;
+        _mm_storeu_ps(to, _mm256_castps256_ps128(row[r]));
+        _mm_storeu_ps(to + 4 * stride, _mm256_extractf128_ps(row[r], 1));
+      }
+    }
+  }
+};
 #endif
 
 /// Asks for `count` rows [size]. A tile reads and writes its rows in an order that the processor
@@ -107,10 +150,14 @@ template <class T>
 inline void load_tile(const T* rows, int64_t stride, int64_t count, int size, Lanes<T>* tile) {
   T* out = reinterpret_cast<T*>(tile);
   constexpr int lanes = Lanes<T>::size;
+  if (count == lanes && size == 1 && stride == 1) {
+    *tile = Lanes<T>::load(rows);
+    return;
+  }
   if (count == lanes) prefetch_rows(rows + lanes * stride, stride, lanes, size);
   if (count < lanes) std::memset(out, 0, sizeof(T) * static_cast<size_t>(lanes * size));
   int first = 0;
-#ifdef HYPERSTREAMS_ISA_IS_AVX512
+#ifdef HYPERSTREAMS_WIDE_TRANSPOSE
   if constexpr (sizeof(T) == 4) {
     for (; count == lanes && first + 4 <= size; first += 4) {
       WideTranspose::load(rows + first, stride, out + first * lanes);
@@ -120,14 +167,22 @@ inline void load_tile(const T* rows, int64_t stride, int64_t count, int size, La
   transpose(rows + first, stride, count, size - first, out + first * lanes, lanes);
 }
 
+/// The same for tokens [t, t + count) of a view.
+template <class T>
+void load_rows(const RowsView& rows, int64_t t, int64_t count, int size, Lanes<T>* tile) {
+  load_tile(static_cast<const T*>(rows.data) + t * rows.token_stride, rows.token_stride, count,
+            size, tile);
+}
+
 /// The first `count` lanes to contiguous rows [size].
 template <class T>
 inline void store_tile(const Lanes<T>* tile, int64_t count, int size, T* rows) {
   const T* from = reinterpret_cast<const T*>(tile);
   constexpr int lanes = Lanes<T>::size;
+  if (count == lanes && size == 1) return tile->store(rows);
   if (count == lanes) prefetch_rows(rows + lanes * size, size, lanes, size);
   int first = 0;
-#ifdef HYPERSTREAMS_ISA_IS_AVX512
+#ifdef HYPERSTREAMS_WIDE_TRANSPOSE
   if constexpr (sizeof(T) == 4) {
     for (; count == lanes && first + 4 <= size; first += 4) {
       WideTranspose::store(from + first * lanes, rows + first, size);

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from ..mixers import Mixer, get_mixer
 from ._backend import has_kernels
-from ._coefficient_settings import CoefficientSettings
 from ._ops import boundary as _boundary
-from ._ops.coefficients import encode
+from ._ops.coefficients import IDENTITY
 from ._ops.project import EPS_POSITIONS
+from ._prepared_settings import prepare
 from ._register import graph_constant
 from ._validate import (
+    CoefficientShapes,
     check_coefficient,
     check_parameter,
     check_pending_write,
@@ -88,26 +89,25 @@ def boundary(
     if n_streams != shape[-2]:
         fail(ValueError, "boundary", "n_streams", f"{shape[-2]}, the streams of x", n_streams)
     chosen = get_mixer(mixer)
-    activations = (read_activation, write_activation, mix_activation)
-    settings = (chosen, n_streams, *activations, per_stream)
     if phi is not None and not centred and has_kernels("boundary", x):
-        encoded = encode(*settings)
+        settings = (
+            chosen,
+            n_streams,
+            read_activation,
+            write_activation,
+            mix_activation,
+            per_stream,
+        )
+        shapes, encoded = prepare(*settings)
         if encoded is not None:
-            _check_controller(
-                x, phi, norm_weight, alpha, bias, chosen, per_stream, encoded, eps, eps_position
-            )
+            _check_controller(x, phi, norm_weight, alpha, bias, shapes, eps, eps_position)
             x_out, u, h_pre, next_post, next_res = _boundary.boundary(
                 x, y, h_res, h_post, write_bias,
                 phi, norm_weight, alpha, bias, read_weights,
-                graph_constant(eps), EPS_POSITIONS.index(eps_position), encoded, *settings,
+                graph_constant(eps), EPS_POSITIONS.index(eps_position), encoded, settings,
             )  # fmt: skip
-            return (
-                x if y is None else x_out,
-                u,
-                h_pre,
-                next_post,
-                None if chosen.fused_map == "identity" else next_res,
-            )
+            has_mix = encoded.map != IDENTITY
+            return x if y is None else x_out, u, h_pre, next_post, next_res if has_mix else None
     if phi is not None and y is not None:
         assert h_post is not None  # checked
         x, y = mix_write(x, y, h_res, h_post, bias=write_bias), None
@@ -145,8 +145,9 @@ def _write_and_read(
         return x, read(x, weights)
     assert h_post is not None  # checked
     if has_kernels("boundary", x):
-        none = (None,) * 4
-        outputs = _boundary.boundary(x, y, h_res, h_post, write_bias, *none, weights, 0.0, 0, None)
+        controller = (None,) * 4
+        arguments = (x, y, h_res, h_post, write_bias, *controller, weights)
+        outputs = _boundary.boundary(*arguments, 0.0, 0, None, ())
         return outputs[0], outputs[1]
     x = mix_write(x, y, h_res, h_post, bias=write_bias)
     return x, read(x, weights)
@@ -158,40 +159,27 @@ def _check_controller(
     norm_weight: Tensor | None,
     alpha: Tensor,
     bias: Tensor,
-    mixer: Mixer,
-    per_stream: bool,
-    encoded: CoefficientSettings,
+    shapes: CoefficientShapes,
     eps: float,
     eps_position: str,
 ) -> None:
     """The next site's parameters; the settings have kernels."""
     n, width = x.shape[-2:]
-    mixer.check(n)
-    mix = mixer.logit_count(n)
-    if per_stream and mix != n * n:
-        fail(
-            ValueError, "boundary", "per_stream", f"a mixer with n*n = {n * n} logits",
-            f"mixer {mixer.name!r} with {mix}",
-        )  # fmt: skip
-    features = width if per_stream else n * width
+    features = width if shapes.per_stream else n * width
     check_project("boundary", x, phi, norm_weight, features, eps)
-    logits = 2 + n if per_stream else 2 * n + mix
+    logits = shapes.tail[-1]
     if phi.shape[0] != logits:
         fail(
-            ValueError, "boundary", "phi",
-            f"[K, ...] with K = {logits} for {n} streams and mixer {mixer.name!r}",
+            ValueError, "boundary", "phi", f"[K, ...] with K = {logits} for {shapes.description}",
             f"shape {tuple(phi.shape)}",
         )  # fmt: skip
     if eps_position not in EPS_POSITIONS:
         fail(
-            ValueError,
-            "boundary",
-            "eps_position",
-            "'inside', 'outside' or 'floor'",
+            ValueError, "boundary", "eps_position", "'inside', 'outside' or 'floor'",
             repr(eps_position),
-        )
-    check_parameter("boundary", "alpha", alpha, "2 + groups", (2 + encoded.settings[7],), x)
-    check_parameter("boundary", "bias", bias, "K", (2 * n + mix,), x)
+        )  # fmt: skip
+    check_parameter("boundary", "alpha", alpha, "2 + groups", (shapes.alpha,), x)
+    check_parameter("boundary", "bias", bias, "K", (shapes.bias,), x)
 
 
 def site_coefficients(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -162,18 +162,26 @@ def check_pending_write(
         check_parameter(op, bias_name, bias, "C", shape[-1:], x)
 
 
-def check_coefficients(
+class CoefficientShapes(NamedTuple):
+    """What the settings of ``coefficients`` say about its tensors."""
+
+    tail: tuple[int, ...]
+    """The last axes of logits."""
+    bias: int
+    alpha: int
+    per_stream: bool
+    description: str
+    """The settings in the words of an error."""
+
+
+def check_coefficient_settings(
     op: str,
-    logits: Tensor,
-    inv_rms: Tensor | None,
-    alpha: Tensor,
-    bias: Tensor,
     n: int,
     mixer: Mixer,
     activations: tuple[Activation, Activation, Activation],
     per_stream: bool,
-) -> None:
-    """Logits and the parameters that turn them into coefficients."""
+) -> CoefficientShapes:
+    """Settings that fit together; returns the shapes that they ask for."""
     check_n_streams(op, n)
     mixer.check(n)
     if activations[2].is_softmax:
@@ -181,17 +189,9 @@ def check_coefficients(
             ValueError, op, "mix_activation",
             "an elementwise one (mixer 'row_softmax' is a softmax)", repr(activations[2].kind),
         )  # fmt: skip
-    if not isinstance(logits, Tensor):
-        fail(TypeError, op, "logits", "a torch.Tensor", type(logits).__name__)
-    if logits.dtype not in (torch.float32, torch.float64):
-        fail(
-            TypeError, op, "logits", "float32 or float64",
-            f"{_short(logits.dtype)}: call logits.float()",
-        )  # fmt: skip
     ends = sum(activation.logit_count(n) for activation in activations[:2])
     count = ends + mixer.logit_count(n)
     dynamic = count - mixer.static_logit_count(n)
-    symbols, tail = ("n, 2 + n", (n, 2 + n)) if per_stream else ("K", (dynamic,))
     if per_stream and ends != 2 * n:
         fail(
             ValueError, op, "per_stream", "read and write activations with n logits",
@@ -202,16 +202,41 @@ def check_coefficients(
             ValueError, op, "per_stream", f"a mixer with n*n = {n * n} logits",
             f"mixer {mixer.name!r} with {dynamic - 2 * n}",
         )  # fmt: skip
+    return CoefficientShapes(
+        tail=(n, 2 + n) if per_stream else (dynamic,),
+        bias=count,
+        alpha=2 + len(mixer.group_sizes(n)),
+        per_stream=bool(per_stream),
+        description=f"{n} streams and mixer {mixer.name!r}",
+    )
+
+
+def check_coefficients(
+    op: str,
+    logits: Tensor,
+    inv_rms: Tensor | None,
+    alpha: Tensor,
+    bias: Tensor,
+    shapes: CoefficientShapes,
+) -> None:
+    """Logits and the parameters that turn them into coefficients."""
+    if not isinstance(logits, Tensor):
+        fail(TypeError, op, "logits", "a torch.Tensor", type(logits).__name__)
+    if logits.dtype not in (torch.float32, torch.float64):
+        fail(
+            TypeError, op, "logits", "float32 or float64",
+            f"{_short(logits.dtype)}: call logits.float()",
+        )  # fmt: skip
     shape = logits.shape
-    if shape[-len(tail) :] != tail:
+    if shape[-len(shapes.tail) :] != shapes.tail:
+        symbols = "n, 2 + n" if shapes.per_stream else "K"
         fail(
             ValueError, op, "logits",
-            f"[..., {symbols}] ending in {tail} for {n} streams and mixer {mixer.name!r}",
+            f"[..., {symbols}] ending in {shapes.tail} for {shapes.description}",
             f"shape {tuple(shape)}",
         )  # fmt: skip
     if inv_rms is not None:
-        symbols = "..., n" if per_stream else "..."
+        symbols = "..., n" if shapes.per_stream else "..."
         check_parameter(op, "inv_rms", inv_rms, symbols, shape[:-1], logits)
-    groups = len(mixer.group_sizes(n))
-    check_parameter(op, "alpha", alpha, "2 + groups", (2 + groups,), logits)
-    check_parameter(op, "bias", bias, "K", (count,), logits)
+    check_parameter(op, "alpha", alpha, "2 + groups", (shapes.alpha,), logits)
+    check_parameter(op, "bias", bias, "K", (shapes.bias,), logits)

@@ -15,6 +15,7 @@ from ._ops import read as _read
 from ._ops import reduce as _reduce
 from ._ops import stream_stats as _stream_stats
 from ._ops.project import EPS_POSITIONS
+from ._prepared_settings import prepare
 from ._register import graph_constant
 from ._validate import (
     check_branch,
@@ -177,18 +178,21 @@ def coefficients(
     Equivalent to :func:`hyperstreams.ops.reference.coefficients`, a few lines of PyTorch.
     Source: mHC, 2512.24880, eq. 16-19; Hyper-Connections, 2409.19606 (``per_stream``).
     """
-    chosen = get_mixer(mixer)
-    activations = (read_activation, write_activation, mix_activation)
-    check_coefficients(
-        "coefficients", logits, inv_rms, alpha, bias, n_streams, chosen, activations, per_stream
+    settings = (
+        get_mixer(mixer),
+        n_streams,
+        read_activation,
+        write_activation,
+        mix_activation,
+        per_stream,
     )
+    shapes, encoded = prepare(*settings)
     inputs = (logits, inv_rms, alpha, bias)
-    settings = (chosen, n_streams, *activations, per_stream)
-    encoded = _coefficients.encode(*settings)
+    check_coefficients("coefficients", *inputs, shapes)
     if encoded is None or not use_fused("coefficients", logits):
         return without_autocast(_coefficients.by_reference, *inputs, *settings)
-    h_pre, h_post, h_res = _coefficients.coefficients(*inputs, encoded, *settings)
-    return h_pre, h_post, None if chosen.fused_map == "identity" else h_res
+    h_pre, h_post, h_res = _coefficients.coefficients(*inputs, encoded, settings)
+    return h_pre, h_post, None if encoded.map == _coefficients.IDENTITY else h_res
 
 
 def expand(

@@ -56,11 +56,11 @@ def raw_calls() -> dict[str, tuple[object, tuple[object, ...]]]:
         "coefficients identity": (RAW._coefficients, (k0, None, a0, b0, *identity)),
         "coefficients_backward": (
             RAW._coefficients_backward,
-            (h1, h1, h2, k, r, alpha, offsets, *sinkhorn),
+            (h1, h1, h2, k, r, alpha, offsets, h1, h1, *sinkhorn),
         ),
         "coefficients_backward identity": (
             RAW._coefficients_backward,
-            (h1, h1, empty, k0, None, a0, b0, *identity),
+            (h1, h1, empty, k0, None, a0, b0, None, None, *identity),
         ),
         "stream_stats": (RAW._stream_stats, (x, y, h1, h1s, None)),
         **raw_boundary_calls(),

@@ -7,6 +7,7 @@
 
 #include "hyperstreams/maps/scalar.h"
 #include "hyperstreams/maps/settings.h"
+#include "hyperstreams/maps/softmax.h"
 
 namespace hyperstreams::maps {
 
@@ -16,19 +17,6 @@ struct Circulant {
 
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return n; }
   static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
-
-  /// weight[k] = softmax(logits)_k.
-  template <class V, class In>
-  static HYPERSTREAMS_HOST_DEVICE void softmax(int n, In logits, V* weight) {
-    V largest = logits[0];
-    for (int k = 1; k < n; ++k) largest = max(largest, logits[k]);
-    for (int k = 0; k < n; ++k) weight[k] = logits[k] - largest;
-    exp_each(weight, n);
-    V sum = weight[0];
-    for (int k = 1; k < n; ++k) sum = sum + weight[k];
-    const V scale = Lane<V>::set(1) / sum;
-    for (int k = 0; k < n; ++k) weight[k] = weight[k] * scale;
-  }
 
   /// Where h_res holds coefficient k in row r of M.
   static HYPERSTREAMS_HOST_DEVICE int place(bool transposed, int n, int r, int k) {
@@ -41,12 +29,11 @@ struct Circulant {
                                                In logits, Out h_res, Scratch) {
     const int n = kN ? kN : n_streams;
     const bool transposed = settings.ints[0] != 0;
-    const V gamma = Lane<V>::set(settings.floats[0]);
     V weight[kN ? kN : kMaxStreams];
-    softmax(n, logits, weight);
+    const V scale = Lane<V>::set(settings.floats[0]) * softmax_weights(logits, n, weight);
     for (int k = 0; k < n; ++k) {
       const V rest = Lane<V>::set(k == 0 ? 1 - settings.floats[0] : 0);
-      const V coefficient = fma(gamma, weight[k], rest);
+      const V coefficient = fma(scale, weight[k], rest);
       for (int r = 0; r < n; ++r) h_res[place(transposed, n, r, k)] = coefficient;
     }
   }
@@ -57,17 +44,18 @@ struct Circulant {
                                                 Scratch) {
     const int n = kN ? kN : n_streams;
     const bool transposed = settings.ints[0] != 0;
-    const V gamma = Lane<V>::set(settings.floats[0]);
     V weight[kN ? kN : kMaxStreams], grad[kN ? kN : kMaxStreams];
-    softmax(n, logits, weight);
+    const V scale = softmax_weights(logits, n, weight);
+    const V gamma_scale = Lane<V>::set(settings.floats[0]) * scale;
     V mean = Lane<V>::set(0);
     for (int k = 0; k < n; ++k) {
       V sum = grad_h_res[place(transposed, n, 0, k)];
       for (int r = 1; r < n; ++r) sum = sum + grad_h_res[place(transposed, n, r, k)];
-      grad[k] = gamma * sum;
-      mean = fma(weight[k], grad[k], mean);
+      grad[k] = sum;
+      mean = fma(weight[k], sum, mean);
     }
-    for (int k = 0; k < n; ++k) grad_logits[k] = weight[k] * (grad[k] - mean);
+    mean = mean * scale;
+    for (int k = 0; k < n; ++k) grad_logits[k] = weight[k] * gamma_scale * (grad[k] - mean);
   }
 };
 

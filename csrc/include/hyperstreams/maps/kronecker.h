@@ -6,8 +6,8 @@
 // is transposed. Factors are 2 to 5.
 //
 // When all factors are 2, U_k = [[p_k, q_k], [q_k, p_k]] and h_res[r, c] = w[r xor c]: there are n
-// different entries, the leaves of a binary tree of products. Other factorisations take the general
-// way.
+// different entries, the leaves of a binary tree of products. A single factor is the permutation
+// map itself, called where n is a compile-time constant. Other factorisations take the general way.
 #pragma once
 
 #include "hyperstreams/maps/permutation.h"
@@ -56,6 +56,11 @@ struct Kronecker {
         return tree.forward(n_streams, h_res);
       }
     }
+    if constexpr (kN > 0 && kN <= kMaxPermutationStreams) {
+      if (settings.ints[1] == kN) {
+        return Permutation::forward<kN, V>(settings, kN, logits, h_res, scratch);
+      }
+    }
     general_forward<V>(settings, n_streams, logits, h_res, scratch);
   }
 
@@ -67,6 +72,11 @@ struct Kronecker {
       if (is_binary(settings)) {
         const Tree<kN, V> tree(n_streams, logits);
         return tree.backward(n_streams, grad_h_res, grad_logits);
+      }
+    }
+    if constexpr (kN > 0 && kN <= kMaxPermutationStreams) {
+      if (settings.ints[1] == kN) {
+        return Permutation::backward<kN, V>(settings, kN, logits, grad_h_res, grad_logits, scratch);
       }
     }
     general_backward<V>(settings, n_streams, logits, grad_h_res, grad_logits, scratch);

@@ -6,6 +6,7 @@
 
 #include "hyperstreams/maps/scalar.h"
 #include "hyperstreams/maps/settings.h"
+#include "hyperstreams/maps/softmax.h"
 
 namespace hyperstreams::maps {
 
@@ -68,33 +69,19 @@ struct Permutation {
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return factorial(n); }
   static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
 
-  /// weight[k] = softmax(logits)_k.
-  template <int kN, class V, class In>
-  static HYPERSTREAMS_HOST_DEVICE void softmax(In logits, V* weight) {
-    constexpr int count = factorial(kN);
-    V largest = logits[0];
-    for (int k = 1; k < count; ++k) largest = max(largest, logits[k]);
-    for (int k = 0; k < count; ++k) weight[k] = logits[k] - largest;
-    exp_each(weight, count);
-    V sum = weight[0];
-    for (int k = 1; k < count; ++k) sum = sum + weight[k];
-    const V scale = Lane<V>::set(1) / sum;
-    for (int k = 0; k < count; ++k) weight[k] = weight[k] * scale;
-  }
-
   template <int kN, class V, class In, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void forward(const MapSettings& settings, int, In logits,
                                                Out h_res, Scratch) {
     constexpr PermutationsByEntry<kN> of_entry;
     const bool transposed = settings.ints[0] != 0;
     V weight[factorial(kN)];
-    softmax<kN>(logits, weight);
+    const V scale = softmax_weights(logits, factorial(kN), weight);
     for (int r = 0; r < kN; ++r) {
       for (int c = 0; c < kN; ++c) {
         const int e = r * kN + c;
         V sum = weight[of_entry.permutation[e][0]];
         for (int j = 1; j < of_entry.count; ++j) sum = sum + weight[of_entry.permutation[e][j]];
-        h_res[transposed ? c * kN + r : e] = sum;
+        h_res[transposed ? c * kN + r : e] = sum * scale;
       }
     }
   }
@@ -105,7 +92,7 @@ struct Permutation {
     constexpr PermutationTable<kN> table;
     const bool transposed = settings.ints[0] != 0;
     V weight[factorial(kN)];
-    softmax<kN>(logits, weight);
+    const V scale = softmax_weights(logits, factorial(kN), weight);
     V g[kN * kN];
     for (int r = 0; r < kN; ++r) {
       for (int c = 0; c < kN; ++c) {
@@ -120,7 +107,10 @@ struct Permutation {
       grad_weight[k] = sum;
       mean = fma(weight[k], sum, mean);
     }
-    for (int k = 0; k < factorial(kN); ++k) grad_logits[k] = weight[k] * (grad_weight[k] - mean);
+    mean = mean * scale;
+    for (int k = 0; k < factorial(kN); ++k) {
+      grad_logits[k] = weight[k] * scale * (grad_weight[k] - mean);
+    }
   }
 };
 

@@ -4,7 +4,8 @@
 // For any V it uses + - * /, less(a, b) and, found by argument-dependent lookup or below,
 //   fma(a, b, c) = a b + c; max; min; exp; tanh; log (of positive normal numbers);
 //   select(mask, if_true, if_false); any_less(a, b), true when less in some lane;
-//   exp_each(x, count), which replaces x[0, count) by their exponentials
+//   exp_below(x, top, count, out): out[k] = exp(x[k] - top) for x[0, count) <= top, or 0 where that
+//   is no normal number
 // and nothing else, so that one source serves both back ends.
 #pragma once
 
@@ -67,9 +68,9 @@ HYPERSTREAMS_HOST_DEVICE float exp(float a) { return ::expf(a); }
 HYPERSTREAMS_HOST_DEVICE double exp(double a) { return ::exp(a); }
 HYPERSTREAMS_HOST_DEVICE float log(float a) { return ::logf(a); }
 HYPERSTREAMS_HOST_DEVICE double log(double a) { return ::log(a); }
-template <class T>
-HYPERSTREAMS_HOST_DEVICE void exp_each(T* x, int count) {
-  for (int k = 0; k < count; ++k) x[k] = exp(x[k]);
+template <class In, class T>
+HYPERSTREAMS_HOST_DEVICE void exp_below(In x, T top, int count, T* out) {
+  for (int k = 0; k < count; ++k) out[k] = exp(x[k] - top);
 }
 HYPERSTREAMS_HOST_DEVICE float tanh(float a) { return ::tanhf(a); }
 HYPERSTREAMS_HOST_DEVICE double tanh(double a) { return ::tanh(a); }

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .. import reference
 from .._batching import Coefficient, PerToken
-from .._coefficient_settings import MAPS, CoefficientSettings
+from .._coefficient_settings import CoefficientSettings
 from .._register import differentiable, register
-from .coefficients import by_reference
+from .coefficients import IDENTITY, by_reference
 from .project import EPS_POSITIONS
 
 
@@ -47,7 +47,7 @@ def _boundary_fake(
         u,
         phi.new_empty((*tokens, n)),
         phi.new_empty((*tokens, n)),
-        phi.new_empty((0,) if map == MAPS["identity"] else (*tokens, n, n)),
+        phi.new_empty((0,) if map == IDENTITY else (*tokens, n, n)),
         phi.new_empty((*axes, phi.shape[0])),
         phi.new_empty(axes),
     )
@@ -132,7 +132,7 @@ def _reference(
     eps: float,
     eps_position: int,
     encoded: CoefficientSettings | None,
-    *settings: Any,
+    settings: tuple[Any, ...],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As the kernel has it."""
     x_out = x.new_empty(0)
@@ -168,5 +168,5 @@ boundary = differentiable(
     auxiliary=2,
 )
 """``boundary(x, y, h_res, h_post, write_bias, phi, norm_weight, alpha, bias, read_weights, eps,
-eps_position, encode(*settings), *settings)``, the settings being those of ``coefficients``; without
-phi both are None and absent, and read_weights is given."""
+eps_position, encoded, settings)``, the settings being those of ``coefficients``. Without phi they
+are None and (), and read_weights is given."""

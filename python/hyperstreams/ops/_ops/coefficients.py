@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...mixers import Mixer
 from .. import reference
 from .._batching import PerToken
-from .._coefficient_settings import MAPS, CoefficientSettings, coefficient_settings
-from .._register import differentiable, graph_constant, register
+from .._coefficient_settings import MAPS, CoefficientSettings
+from .._register import differentiable, register
 from ..settings import Activation
+
+IDENTITY = MAPS["identity"]
 
 
 def _coefficients_fake(
@@ -27,7 +28,7 @@ def _coefficients_fake(
 ) -> tuple[Tensor, Tensor, Tensor]:
     per_stream = settings[0]
     tokens, n = logits.shape[: -2 if per_stream else -1], n_streams
-    h_res = (0,) if map == MAPS["identity"] else (*tokens, n, n)
+    h_res = (0,) if map == IDENTITY else (*tokens, n, n)
     return logits.new_empty((*tokens, n)), logits.new_empty((*tokens, n)), logits.new_empty(h_res)
 
 
@@ -39,6 +40,8 @@ def _coefficients_backward_fake(
     inv_rms: Tensor | None,
     alpha: Tensor,
     bias: Tensor,
+    h_pre: Tensor | None,
+    h_post: Tensor | None,
     n_streams: int,
     map: int,
     settings: list[int],
@@ -86,23 +89,13 @@ def by_reference(
     )
 
 
-def encode(*settings: Any) -> CoefficientSettings | None:
-    """:func:`coefficient_settings`, as constants of a compiled graph."""
-    if not torch.compiler.is_compiling():
-        return coefficient_settings(*settings)
-    encoded = coefficient_settings.__wrapped__(*settings)  # the compiler warns of caches
-    if encoded is None:
-        return None
-    return encoded._replace(constants=tuple(graph_constant(v) for v in encoded.constants))
-
-
 def _forward(
     logits: Tensor,
     inv_rms: Tensor | None,
     alpha: Tensor,
     bias: Tensor,
     encoded: CoefficientSettings,
-    *settings: Any,
+    settings: tuple[Any, ...],
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _coefficients(logits, inv_rms, alpha, bias, *encoded)
 
@@ -114,10 +107,12 @@ def _gradient(
     alpha: Tensor,
     bias: Tensor,
     encoded: CoefficientSettings,
-    *settings: Any,
+    settings: tuple[Any, ...],
+    h_pre: Tensor,
+    h_post: Tensor,
 ) -> tuple[Tensor | None, ...]:
     grad_logits, grad_inv_rms, grad_alpha, grad_bias = _coefficients_backward(
-        *grads, logits, inv_rms, alpha, bias, *encoded
+        *grads, logits, inv_rms, alpha, bias, h_pre, h_post, *encoded
     )
     return grad_logits, None if inv_rms is None else grad_inv_rms, grad_alpha, grad_bias
 
@@ -128,7 +123,7 @@ def _reference(
     alpha: Tensor,
     bias: Tensor,
     encoded: CoefficientSettings,
-    *settings: Any,
+    settings: tuple[Any, ...],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As the kernel has it: an empty tensor for the identity."""
     h_pre, h_post, h_res = by_reference(logits, inv_rms, alpha, bias, *settings)
@@ -141,6 +136,7 @@ coefficients = differentiable(
     forward=_forward,
     gradient=_gradient,
     reference=_reference,
+    saved_outputs=(0, 1),
 )
-"""``coefficients(logits, inv_rms, alpha, bias, encode(*settings), *settings)``, the settings being
-:func:`coefficient_settings`' arguments; an empty ``h_res`` stands for the identity."""
+"""``coefficients(logits, inv_rms, alpha, bias, encoded, settings)``, the settings being
+those of ``coefficient_settings``; an empty ``h_res`` stands for the identity."""
