@@ -65,6 +65,26 @@ class Problem:
             baselines[name] = partial(_peer_call, make, mode)
         return Workload(call, baselines)
 
+    def autograd_floor(self) -> Call:
+        """The call of an empty ``torch.autograd.Function``: inputs kept, outputs and gradients at
+        hand, nothing computed. No op that is such a Function takes less."""
+        with torch.no_grad():
+            outputs = tuple(out.clone() for out in _present(self.function(*self.tensors)))
+        gradients = tuple(tensor.detach().clone() for tensor in self.tensors)
+
+        class Empty(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+                ctx.save_for_backward(*inputs)
+                return tuple(out.detach() for out in outputs)
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+                assert len(ctx.saved_tensors) == len(gradients)
+                return gradients
+
+        return Problem(Empty.apply, self.tensors).call(BOTH)
+
     def _compiled(self, mode: str) -> Call:
         torch.compiler.reset()
         compiled = torch.compile(self.function, fullgraph=True, dynamic=False)

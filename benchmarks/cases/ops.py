@@ -121,6 +121,15 @@ def coefficients_problem(mixer: Mixer, device: torch.device, tokens: int) -> Pro
     return Problem(function, tuple(tensor.to(device) for tensor in tensors))
 
 
+def _coefficients_workload(mixer: Mixer, mode: str, tokens: int, device: torch.device) -> Workload:
+    problem = coefficients_problem(mixer, device, tokens)
+    workload = problem.workload(mode)
+    if mode == BOTH:
+        floor = {"autograd alone": problem.autograd_floor}
+        workload = Workload(workload.call, {**workload.baselines, **floor})
+    return workload
+
+
 def _case(
     name: str,
     problem: Callable[[Maker], Problem],
@@ -182,7 +191,7 @@ def coefficients_case(
     outputs = 2 * n + (0 if mixer.fused_map_for(n) == "identity" else n * n)
     return Case(
         name=name,
-        build=lambda device: coefficients_problem(mixer, device, tokens).workload(mode),
+        build=partial(_coefficients_workload, mixer, mode, tokens),
         tests=("coefficients",),
         work=work.coefficients(
             tokens=tokens,
