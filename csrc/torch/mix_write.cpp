@@ -1,46 +1,16 @@
 // Binding of mix_write (see the contract hyperstreams/mix_write.h).
 #include "hyperstreams/mix_write.h"
 
-#include <tuple>
-
-#include "tensors.h"
+#include "mix_write_tensors.h"
 
 namespace hyperstreams::torch_binding {
 namespace {
 
-/// The inputs that forward and backward share.
-struct Inputs {
-  Streams x;
-  DType y_dtype;
-  Rows y;
-  std::optional<Rows> h_res;
-  Rows h_post;
-  std::optional<Rows> bias;
-
-  Inputs(const Tensor& x_, const Tensor& y_, const std::optional<Tensor>& h_res_,
-         const Tensor& h_post_, const std::optional<Tensor>& bias_, const char* op)
-      : x(x_, op),
-        y_dtype(dtype_of(y_, op)),
-        y(y_, 1, x.tokens, x.width, y_.scalar_type(), op, "y"),
-        h_post(h_post_, 1, x.tokens, x.n_streams, coefficient_type(x.dtype), op, "h_post") {
-    const ScalarType type = coefficient_type(x.dtype);
-    if (h_res_) h_res.emplace(*h_res_, 2, x.tokens, x.n_streams * x.n_streams, type, op, "h_res");
-    if (bias_) bias.emplace(*bias_, 1, x.tokens, x.width, type, op, "bias");
-    STD_TORCH_CHECK(!bias || bias->is_static, op, ": bias must be [C]");
-  }
-
-  RowsView h_res_view() const { return h_res ? h_res->view : RowsView{nullptr, 0}; }
-  const void* bias_data() const { return bias ? bias->view.data : nullptr; }
-};
-
 Tensor mix_write(const Tensor& x, const Tensor& y, const std::optional<Tensor>& h_res,
                  const Tensor& h_post, const std::optional<Tensor>& bias) {
-  const Inputs in(x, y, h_res, h_post, bias, "mix_write");
+  const MixWriteInputs in(x, y, h_res, h_post, bias, "mix_write");
   Tensor x_out = new_empty_as(x);
-  cpu::mix_write_forward(
-      {in.x.tokens, in.x.n_streams, in.x.width, in.x.dtype, in.y_dtype, in.x.view, in.y.view,
-       in.h_res_view(), in.h_post.view, in.bias_data(), x_out.mutable_data_ptr()},
-      parallel_for);
+  cpu::mix_write_forward(in.args(x_out), parallel_for);
   return x_out;
 }
 
@@ -48,32 +18,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mix_write_backward(
     const Tensor& grad_out, const Tensor& x, const Tensor& y, const std::optional<Tensor>& h_res,
     const Tensor& h_post, const std::optional<Tensor>& bias) {
   const char* op = "mix_write_backward";
-  const Inputs in(x, y, h_res, h_post, bias, op);
-  const Streams gradient(grad_out, op);
-  const int n = in.x.n_streams;
-  STD_TORCH_CHECK(gradient.dtype == in.x.dtype && gradient.tokens == in.x.tokens &&
-                      gradient.n_streams == n && gradient.width == in.x.width,
-                  op, ": grad_out must have the shape and dtype of x");
-  const ScalarType type = coefficient_type(in.x.dtype);
-  const auto gradient_of = [&](const std::optional<Tensor>& input) {
-    return input ? new_empty_as(*input) : new_empty(x, {0}, type);
-  };
-  Tensor grad_x = new_empty_as(x);
-  Tensor grad_y = new_empty_as(y);
-  Tensor grad_h_res = gradient_of(h_res);
-  Tensor grad_h_post = new_empty_as(h_post);
-  Tensor grad_bias = gradient_of(bias);
+  const MixWriteInputs in(x, y, h_res, h_post, bias, op);
   const int64_t parts = row_partitions(in.x.tokens, in.x.width);
-  Tensor partials = new_empty(x, {parts * (n * n + n)}, ScalarType::Double);
-  Tensor bias_partials = new_empty(x, {bias ? parts * in.x.width : 0}, type);
-  cpu::mix_write_backward(
-      {in.x.tokens, n, in.x.width, in.x.dtype, in.y_dtype, gradient.view, in.x.view, in.y.view,
-       in.h_res_view(), in.h_post.view, in.bias_data(), grad_x.mutable_data_ptr(),
-       grad_y.mutable_data_ptr(), grad_h_res.mutable_data_ptr(), grad_h_post.mutable_data_ptr(),
-       grad_bias.mutable_data_ptr(), static_cast<double*>(partials.mutable_data_ptr()),
-       bias_partials.mutable_data_ptr()},
-      parallel_for);
-  return {grad_x, grad_y, grad_h_res, grad_h_post, grad_bias};
+  MixWriteGradients gradients(in, grad_out, x, y, h_res, h_post, bias, parts, parts, op);
+  cpu::mix_write_backward(gradients.args(), parallel_for);
+  return gradients.all();
 }
 
 }  // namespace
