@@ -142,10 +142,20 @@ py::dict plan_mix_write(const Sizes& s) {
   return found;
 }
 
+py::dict plan_expand(const Sizes& s) {
+  const auto made = cuda::plan_expand(s.tokens, s.n_streams, s.width, s.dtype, s.alignment);
+  py::dict found;
+  add_vectors(found, made.vector, made.whole_vectors);
+  found["forward"] = launch(made.tokens);
+  found["backward"] = launch(made.tokens);
+  found["grad_scale_and_bias"] = columns(made.sums);
+  return found;
+}
+
 constexpr struct {
   const char* op;
   py::dict (*plan)(const Sizes& sizes);
-} kPlans[] = {{"read", plan_read}, {"mix_write", plan_mix_write}};
+} kPlans[] = {{"read", plan_read}, {"mix_write", plan_mix_write}, {"expand", plan_expand}};
 
 /// How the CUDA kernels of an op would be launched; needs no GPU.
 py::dict plan(const std::string& op, int64_t tokens, int n_streams, int64_t width,

@@ -108,6 +108,14 @@ void check_mix_write(const Shape& s) {
   EXPECT_EQ(plan.bias.parts, other.bias.parts);
 }
 
+void check_expand(const Shape& s) {
+  const ExpandPlan plan = plan_expand(s.tokens, s.n_streams, s.width, s.dtype, s.alignment);
+  check_vectors(s, plan.vector, plan.whole_vectors);
+  check_vector_threads(s, plan.vector, plan.tokens);
+  check_columns(s, s.n_streams, plan.vector, plan.sums);
+  EXPECT_EQ(plan.sums.parts, plan_expand(s.tokens, s.n_streams, s.width, s.dtype, 2).sums.parts);
+}
+
 TEST(CudaPlan, CoversEverythingOnceForRandomShapes) {
   std::mt19937_64 random(7);
   for (int trial = 0; trial < 20000; ++trial) {
@@ -121,6 +129,7 @@ TEST(CudaPlan, CoversEverythingOnceForRandomShapes) {
     SCOPED_TRACE(::testing::Message() << shape);
     check_read(shape);
     check_mix_write(shape);
+    check_expand(shape);
     if (HasFailure()) return;
   }
 }
@@ -130,6 +139,7 @@ TEST(CudaPlan, NoTokensNeedNoPartials) {
   const MixWritePlan plan = plan_mix_write(0, 64, DType::kFloat32, 16, true);
   EXPECT_EQ(plan.backward.partials, 0);
   EXPECT_EQ(plan.bias.parts, 0);
+  EXPECT_EQ(plan_expand(0, 4, 64, DType::kFloat32, 16).sums.parts, 0);
 }
 
 TEST(CudaPlan, PerTokenOrderDependsOnWidthAndDtypeAlone) {

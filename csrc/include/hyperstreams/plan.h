@@ -65,4 +65,15 @@ struct MixWritePlan {
 MixWritePlan plan_mix_write(int64_t tokens, int64_t width, DType dtype, int64_t alignment,
                             bool is_static);
 
+/// How `expand` is launched.
+struct ExpandPlan {
+  int vector;          // as in ReadPlan
+  bool whole_vectors;  // rows, streams, scale and bias alike
+  LaunchShape tokens;  // X, and grad_h; x: channels; y: tokens, in strides of the grid
+  ColumnPlan sums;     // grad_scale and grad_bias
+};
+
+ExpandPlan plan_expand(int64_t tokens, int n_streams, int64_t width, DType dtype,
+                       int64_t alignment);
+
 }  // namespace hyperstreams::cuda

@@ -50,20 +50,20 @@ __device__ __forceinline__ void write_column_sums(const float (&value)[kVector],
 
 /// static: every .cu that includes this header gets its own copy, without relocatable device code.
 static __global__ void __launch_bounds__(kColumnThreads)
-    add_parts_kernel(const float* partials,  // [parts, columns]
-                     int64_t parts, int64_t columns,
+    add_parts_kernel(const float* partials,  // [parts, stride]
+                     int64_t parts, int64_t stride, int64_t columns,
                      float* out) {  // [columns]
   const int64_t column = int64_t{blockIdx.x} * kColumnThreads + threadIdx.x;
   if (column >= columns) return;
   double sum = 0;
-  for (int64_t part = 0; part < parts; ++part) sum += partials[part * columns + column];
+  for (int64_t part = 0; part < parts; ++part) sum += partials[part * stride + column];
   out[column] = static_cast<float>(sum);
 }
 
-inline Status add_parts(const void* partials, int64_t parts, int64_t columns, void* out,
-                        Stream stream) {
+inline Status add_parts(const void* partials, int64_t parts, int64_t stride, int64_t columns,
+                        void* out, Stream stream) {
   const LaunchShape shape{(columns + kColumnThreads - 1) / kColumnThreads, 1, kColumnThreads, 1};
-  return launch(add_parts_kernel, shape, stream, static_cast<const float*>(partials), parts,
+  return launch(add_parts_kernel, shape, stream, static_cast<const float*>(partials), parts, stride,
                 columns, static_cast<float*>(out));
 }
 

@@ -391,7 +391,8 @@ Status mix_write_backward(const MixWriteBackwardArgs& args, Stream stream) {
     status = sum_partials(args.partials + n * n, parts, stride, n, args.grad_h_post, stream);
   }
   if (status == Status::kOk && args.bias) {
-    status = add_parts(args.bias_partials, plan.bias.parts, args.width, args.grad_bias, stream);
+    status = add_parts(args.bias_partials, plan.bias.parts, args.width, args.width, args.grad_bias,
+                       stream);
   }
   return status;
 }
