@@ -152,10 +152,23 @@ py::dict plan_expand(const Sizes& s) {
   return found;
 }
 
+/// For a map without scratch.
+py::dict plan_coefficients(const Sizes& s) {
+  const auto made = cuda::plan_coefficients(s.tokens, 0);
+  py::dict found;
+  found["forward"] = launch(made.forward);
+  found["backward"] = launch(made.backward);
+  found["partials"] = made.partials;
+  return found;
+}
+
 constexpr struct {
   const char* op;
   py::dict (*plan)(const Sizes& sizes);
-} kPlans[] = {{"read", plan_read}, {"mix_write", plan_mix_write}, {"expand", plan_expand}};
+} kPlans[] = {{"read", plan_read},
+              {"mix_write", plan_mix_write},
+              {"expand", plan_expand},
+              {"coefficients", plan_coefficients}};
 
 /// How the CUDA kernels of an op would be launched; needs no GPU.
 py::dict plan(const std::string& op, int64_t tokens, int n_streams, int64_t width,

@@ -134,12 +134,35 @@ TEST(CudaPlan, CoversEverythingOnceForRandomShapes) {
   }
 }
 
+// Blocks walk in strides of the grid, so any positive grid covers the tokens; none is beyond them.
+TEST(CudaPlan, CoefficientsFitTheirScratch) {
+  std::mt19937_64 random(8);
+  for (int trial = 0; trial < 20000; ++trial) {
+    const int64_t tokens = 1 + static_cast<int64_t>(random() >> (28 + random() % 36));
+    const int64_t scratch = static_cast<int64_t>(random() >> (38 + random() % 26)) - 1;
+    SCOPED_TRACE(::testing::Message() << "T=" << tokens << " scratch=" << scratch);
+    const CoefficientsPlan plan = plan_coefficients(tokens, scratch < 0 ? 0 : scratch);
+    for (const LaunchShape& launch : {plan.forward, plan.backward}) {
+      check_limits(launch);
+      EXPECT_EQ(launch.block_x, 32);
+      EXPECT_LT((launch.grid_x - 1) * 32, tokens);
+    }
+    EXPECT_LE(plan.backward.grid_x, plan.forward.grid_x);
+    EXPECT_EQ(plan.partials, plan.backward.grid_x);
+    EXPECT_LE(plan.partials, 1024);
+    EXPECT_EQ(plan.scratch, plan.forward.grid_x * 32 * (scratch < 0 ? 0 : scratch));
+    EXPECT_TRUE(plan.forward.grid_x == 1 || plan.scratch * 4 <= (64 << 20));
+    if (HasFailure()) return;
+  }
+}
+
 TEST(CudaPlan, NoTokensNeedNoPartials) {
   EXPECT_EQ(plan_read(0, 64, DType::kFloat32, 16, true).backward.partials, 0);
   const MixWritePlan plan = plan_mix_write(0, 64, DType::kFloat32, 16, true);
   EXPECT_EQ(plan.backward.partials, 0);
   EXPECT_EQ(plan.bias.parts, 0);
   EXPECT_EQ(plan_expand(0, 4, 64, DType::kFloat32, 16).sums.parts, 0);
+  EXPECT_EQ(plan_coefficients(0, 5).partials, 0);
 }
 
 TEST(CudaPlan, PerTokenOrderDependsOnWidthAndDtypeAlone) {

@@ -76,4 +76,15 @@ struct ExpandPlan {
 ExpandPlan plan_expand(int64_t tokens, int n_streams, int64_t width, DType dtype,
                        int64_t alignment);
 
+/// How `coefficients` is launched: a block is one warp, a thread owns a token, and blocks walk in
+/// strides of the grid.
+struct CoefficientsPlan {
+  LaunchShape forward, backward;
+  int64_t partials;  // rows of scratch for sums over tokens, one per block of backward
+  int64_t scratch;   // floats that the map's own scratch takes
+};
+
+/// `scratch_per_token`: mix_scratch_size of the map.
+CoefficientsPlan plan_coefficients(int64_t tokens, int64_t scratch_per_token);
+
 }  // namespace hyperstreams::cuda

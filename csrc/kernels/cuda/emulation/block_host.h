@@ -13,6 +13,7 @@
 #include "rounding.h"
 
 #define __global__
+#define __grid_constant__
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
