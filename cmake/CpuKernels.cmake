@@ -18,7 +18,7 @@ set(_flags_avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq
     -Wno-uninitialized -Wno-maybe-uninitialized)
 
 add_library(hyperstreams_cpu STATIC "${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cpu/isa.cpp")
-target_link_libraries(hyperstreams_cpu PRIVATE hyperstreams_options)
+target_link_libraries(hyperstreams_cpu PRIVATE hyperstreams_options PUBLIC hyperstreams_common)
 target_include_directories(hyperstreams_cpu PUBLIC "${CMAKE_CURRENT_SOURCE_DIR}/csrc/include")
 list(LENGTH HYPERSTREAMS_CPU_LEVELS _level_count)
 if(_level_count GREATER 1)

@@ -93,6 +93,83 @@ py::dict launch(const cuda::LaunchShape& shape) {
   return found;
 }
 
+void add_vectors(py::dict& found, int vector, bool whole) {
+  found["vector"] = vector;
+  found["whole_vectors"] = whole;
+}
+
+/// A backward kernel in which a warp or a block owns a token.
+void add_owners(py::dict& found, const cuda::OwnerPlan& owners) {
+  found["backward"] = launch(owners.launch);
+  found["threads_per_token"] = owners.threads_per_token;
+  found["tokens_per_block"] = owners.tokens_per_block;
+  found["partials"] = owners.partials;
+}
+
+/// Sums over tokens that are rows of channels.
+py::dict columns(const cuda::ColumnPlan& plan) {
+  py::dict found = launch(plan.launch);
+  found["tokens_per_part"] = plan.tokens_per_part;
+  found["parts"] = plan.parts;
+  return found;
+}
+
+struct Sizes {
+  int64_t tokens;
+  int n_streams;
+  int64_t width;
+  DType dtype;
+  int64_t alignment;
+  bool is_static;
+};
+
+py::dict plan_read(const Sizes& s) {
+  const auto made = cuda::plan_read(s.tokens, s.width, s.dtype, s.alignment, s.is_static);
+  py::dict found;
+  add_vectors(found, made.vector, made.whole_vectors);
+  found["forward"] = launch(made.forward);
+  add_owners(found, made.backward);
+  return found;
+}
+
+py::dict plan_mix_write(const Sizes& s) {
+  const auto made = cuda::plan_mix_write(s.tokens, s.width, s.dtype, s.alignment, s.is_static);
+  py::dict found;
+  add_vectors(found, made.vector, made.whole_vectors);
+  found["forward"] = launch(made.forward);
+  add_owners(found, made.backward);
+  found["grad_bias"] = columns(made.bias);
+  return found;
+}
+
+py::dict plan_expand(const Sizes& s) {
+  const auto made = cuda::plan_expand(s.tokens, s.n_streams, s.width, s.dtype, s.alignment);
+  py::dict found;
+  add_vectors(found, made.vector, made.whole_vectors);
+  found["forward"] = launch(made.tokens);
+  found["backward"] = launch(made.tokens);
+  found["grad_scale_and_bias"] = columns(made.sums);
+  return found;
+}
+
+/// For a map without scratch.
+py::dict plan_coefficients(const Sizes& s) {
+  const auto made = cuda::plan_coefficients(s.tokens, 0);
+  py::dict found;
+  found["forward"] = launch(made.forward);
+  found["backward"] = launch(made.backward);
+  found["partials"] = made.partials;
+  return found;
+}
+
+constexpr struct {
+  const char* op;
+  py::dict (*plan)(const Sizes& sizes);
+} kPlans[] = {{"read", plan_read},
+              {"mix_write", plan_mix_write},
+              {"expand", plan_expand},
+              {"coefficients", plan_coefficients}};
+
 /// How the CUDA kernels of an op would be launched; needs no GPU.
 py::dict plan(const std::string& op, int64_t tokens, int n_streams, int64_t width,
               const std::string& dtype, int64_t alignment, bool is_static) {
@@ -102,19 +179,12 @@ py::dict plan(const std::string& op, int64_t tokens, int n_streams, int64_t widt
         "plan: expected tokens >= 0, n_streams in 1..16 and width >= 1, got " +
         std::to_string(tokens) + ", " + std::to_string(n_streams) + ", " + std::to_string(width));
   }
-  if (op != "read") {
-    throw std::invalid_argument("plan: op: expected 'read', got '" + op + "'");
+  std::string known;
+  for (const auto& entry : kPlans) {
+    if (op == entry.op) return entry.plan({tokens, n_streams, width, type, alignment, is_static});
+    known += std::string(known.empty() ? "'" : ", '") + entry.op + "'";
   }
-  const cuda::ReadPlan made = cuda::plan_read(tokens, width, type, alignment, is_static);
-  py::dict found;
-  found["vector"] = made.vector;
-  found["whole_vectors"] = made.whole_vectors;
-  found["forward"] = launch(made.forward);
-  found["backward"] = launch(made.backward);
-  found["threads_per_token"] = made.threads_per_token;
-  found["tokens_per_block"] = made.tokens_per_block;
-  found["partials"] = made.partials;
-  return found;
+  throw std::invalid_argument("plan: op: expected one of " + known + ", got '" + op + "'");
 }
 
 }  // namespace

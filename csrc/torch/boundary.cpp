@@ -7,7 +7,7 @@
 #include <tuple>
 
 #include "coefficient_settings.h"
-#include "mix_write_inputs.h"
+#include "mix_write_tensors.h"
 #include "project_inputs.h"
 
 namespace hyperstreams::torch_binding {
@@ -120,19 +120,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> boundary(
   const StreamsView state =
       write ? StreamsView{x_out.const_data_ptr(), n * in.width, in.width} : in.view;
   MixWriteArgs write_args = {};
-  if (write) {
-    write_args = {in.tokens,
-                  n,
-                  in.width,
-                  in.dtype,
-                  write->y_dtype,
-                  write->x.view,
-                  write->y.view,
-                  write->h_res_view(),
-                  write->h_post.view,
-                  write->bias_data(),
-                  x_out.mutable_data_ptr()};
-  }
+  if (write) write_args = write->args(x_out);
   ProjectArgs project_args = {};
   CoefficientsArgs coefficient_args = {};
   Tensor workspace;
@@ -195,43 +183,19 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
   const auto scratch = [&](int64_t size, ScalarType scalar) {
     return new_empty(x, {size}, scalar);
   };
-  Tensor grad_x = new_empty_as(x);
-  Tensor grad_y = gradient_of(y), grad_mix = gradient_of(h_res), grad_post = gradient_of(h_post);
-  Tensor grad_write_bias = gradient_of(write_bias), grad_phi = gradient_of(phi);
-  Tensor grad_norm = gradient_of(norm_weight), grad_weights = gradient_of(read_weights);
+  std::optional<MixWriteGradients> adjoint;
+  MixWriteBackwardArgs write_args = {};
+  if (write) {
+    adjoint.emplace(*write, grad_x_out, x, *y, h_res, *h_post, write_bias, parts, parts, op);
+    write_args = adjoint->args();
+  }
+  const auto none = [&] { return new_empty(x, {0}, type); };
+  Tensor grad_x = adjoint ? adjoint->grad_x : new_empty_as(x);
+  Tensor grad_phi = gradient_of(phi), grad_norm = gradient_of(norm_weight);
+  Tensor grad_weights = gradient_of(read_weights);
   // Without a controller alpha and bias are not looked at.
   Tensor grad_alpha = gradient_of(next ? alpha : OptionalTensor());
   Tensor grad_bias = gradient_of(next ? bias : OptionalTensor());
-
-  MixWriteBackwardArgs write_args = {};
-  std::optional<Streams> out_gradient;
-  Tensor write_partials, bias_partials;
-  if (write) {
-    out_gradient.emplace(grad_x_out, op);
-    STD_TORCH_CHECK(out_gradient->dtype == in.dtype && out_gradient->tokens == tokens &&
-                        out_gradient->n_streams == n && out_gradient->width == width,
-                    op, ": grad_x_out must have the shape and dtype of x");
-    write_partials = scratch(parts * (n * n + n), ScalarType::Double);
-    bias_partials = scratch(write_bias ? parts * width : 0, type);
-    write_args = {tokens,
-                  n,
-                  width,
-                  in.dtype,
-                  write->y_dtype,
-                  out_gradient->view,
-                  write->x.view,
-                  write->y.view,
-                  write->h_res_view(),
-                  write->h_post.view,
-                  write->bias_data(),
-                  grad_x.mutable_data_ptr(),
-                  grad_y.mutable_data_ptr(),
-                  grad_mix.mutable_data_ptr(),
-                  grad_post.mutable_data_ptr(),
-                  grad_write_bias.mutable_data_ptr(),
-                  static_cast<double*>(write_partials.mutable_data_ptr()),
-                  bias_partials.mutable_data_ptr()};
-  }
 
   ProjectBackwardArgs project_args = {};
   CoefficientsBackwardArgs coefficient_args = {};
@@ -290,8 +254,16 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
   cpu::boundary_backward({write ? &write_args : nullptr, next ? &project_args : nullptr,
                           next ? &coefficient_args : nullptr, read},
                          parallel_for);
-  return {grad_x,   grad_y,    grad_mix,   grad_post, grad_write_bias,
-          grad_phi, grad_norm, grad_alpha, grad_bias, grad_weights};
+  return {grad_x,
+          adjoint ? adjoint->grad_y : none(),
+          adjoint ? adjoint->grad_h_res : none(),
+          adjoint ? adjoint->grad_h_post : none(),
+          adjoint ? adjoint->grad_bias : none(),
+          grad_phi,
+          grad_norm,
+          grad_alpha,
+          grad_bias,
+          grad_weights};
 }
 
 }  // namespace

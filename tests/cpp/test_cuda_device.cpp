@@ -73,6 +73,22 @@ TEST(CudaDevice, BlockSumAddsInTheDefinedOrder) {
   });
 }
 
+template <int kCount>
+void check_warp_sums() {
+  run_block([] {
+    float value[kCount];
+    for (int k = 0; k < kCount; ++k) value[k] = static_cast<float>(k * 1000 + lane());
+    // 31 * 32 / 2 = 496; whole numbers are summed exactly in any order.
+    EXPECT_EQ(warp_sums(value), 32.0f * static_cast<float>(lane() * kCount / 32 * 1000) + 496);
+  });
+}
+
+TEST(CudaDevice, WarpSumsGiveEveryLaneOneSum) {
+  check_warp_sums<1>();
+  check_warp_sums<4>();
+  check_warp_sums<32>();
+}
+
 TEST(CudaDevice, SharedMemoryStartsPoisonedInEveryBlock) {
   emulation::run_grid({2, 1, 1}, {kThreads, 1, 1}, [] {
     float& value = shared<float>();

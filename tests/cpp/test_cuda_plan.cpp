@@ -21,40 +21,99 @@ void check_limits(const LaunchShape& shape) {
   EXPECT_LE(threads, 256);
 }
 
-void check_plan(int64_t tokens, int64_t width, DType dtype, int64_t alignment, bool is_static) {
-  SCOPED_TRACE(::testing::Message()
-               << "T=" << tokens << " C=" << width << " dtype=" << static_cast<int>(dtype)
-               << " alignment=" << alignment << " static=" << is_static);
-  const ReadPlan plan = plan_read(tokens, width, dtype, alignment, is_static);
-  check_limits(plan.forward);
-  check_limits(plan.backward);
-  EXPECT_EQ(plan.vector * (dtype == DType::kFloat32 ? 4 : 2), 16);
-  if (plan.whole_vectors) {
-    EXPECT_EQ(alignment, 16);
-    EXPECT_EQ(width % plan.vector, 0);
+struct Shape {
+  int64_t tokens;
+  int n_streams;
+  int64_t width;
+  DType dtype;
+  int64_t alignment;
+  bool is_static;
+};
+
+std::ostream& operator<<(std::ostream& out, const Shape& s) {
+  return out << "T=" << s.tokens << " n=" << s.n_streams << " C=" << s.width
+             << " dtype=" << static_cast<int>(s.dtype) << " alignment=" << s.alignment
+             << " static=" << s.is_static;
+}
+
+/// Vectors are 16 bytes, and whole ones only where rows hold whole aligned vectors.
+void check_vectors(const Shape& s, int vector, bool whole) {
+  EXPECT_EQ(vector * (s.dtype == DType::kFloat32 ? 4 : 2), 16);
+  if (whole) {
+    EXPECT_EQ(s.alignment, 16);
+    EXPECT_EQ(s.width % vector, 0);
   }
+}
 
-  // Forward: the threads of x cover the channels, and no block of x is beyond them. Tokens are
-  // walked in strides of grid_y * block_y, so any positive product covers them once.
-  const int64_t per_block = int64_t{plan.forward.block_x} * plan.vector;
-  EXPECT_GE(plan.forward.grid_x * per_block, width);
-  EXPECT_LT((plan.forward.grid_x - 1) * per_block, width);
-  EXPECT_LT((plan.forward.grid_y - 1) * plan.forward.block_y, tokens);
+/// The threads of x cover the channels, and no block of x is beyond them. Tokens are walked in
+/// strides of grid_y * block_y, so any positive product covers them once.
+void check_vector_threads(const Shape& s, int vector, const LaunchShape& launch) {
+  check_limits(launch);
+  const int64_t per_block = int64_t{launch.block_x} * vector;
+  EXPECT_GE(launch.grid_x * per_block, s.width);
+  EXPECT_LT((launch.grid_x - 1) * per_block, s.width);
+  EXPECT_LT((launch.grid_y - 1) * launch.block_y, s.tokens);
+}
 
-  // Backward: token ranges tile [0, tokens) and none is empty.
-  const int64_t blocks = plan.backward.grid_x;
-  EXPECT_GE(plan.tokens_per_block * blocks, tokens);
-  EXPECT_LT(plan.tokens_per_block * (blocks - 1), tokens);
-  EXPECT_EQ(plan.backward.block_x, 256);
+/// Token ranges tile [0, tokens) and none is empty.
+void check_owners(const Shape& s, const OwnerPlan& plan) {
+  check_limits(plan.launch);
+  const int64_t blocks = plan.launch.grid_x;
+  EXPECT_GE(plan.tokens_per_block * blocks, s.tokens);
+  EXPECT_LT(plan.tokens_per_block * (blocks - 1), s.tokens);
+  EXPECT_EQ(plan.launch.block_x, 256);
   EXPECT_TRUE(plan.threads_per_token == 32 || plan.threads_per_token == 256);
-  EXPECT_EQ(plan.partials, is_static ? blocks : 0);
+  EXPECT_EQ(plan.partials, s.is_static ? blocks : 0);
   EXPECT_LE(plan.partials, 1024);
+}
 
-  // The split must not depend on how the memory is aligned.
-  const ReadPlan other = plan_read(tokens, width, dtype, 2, is_static);
-  EXPECT_EQ(other.tokens_per_block, plan.tokens_per_block);
-  EXPECT_EQ(other.threads_per_token, plan.threads_per_token);
-  EXPECT_EQ(other.partials, plan.partials);
+/// Parts tile [0, tokens) and none is empty; blocks of x cover `rows` rows of channels; the partial
+/// rows take at most 32 MiB, or are one.
+void check_columns(const Shape& s, int64_t rows, int vector, const ColumnPlan& plan) {
+  check_limits(plan.launch);
+  EXPECT_EQ(plan.launch.block_x * plan.launch.block_y, 256);
+  EXPECT_EQ(plan.launch.grid_y, plan.parts);
+  EXPECT_GE(plan.tokens_per_part * plan.parts, s.tokens);
+  EXPECT_LT(plan.tokens_per_part * (plan.parts - 1), s.tokens);
+  const int64_t per_block = int64_t{plan.launch.block_x} * vector;
+  EXPECT_EQ(plan.launch.grid_x, rows * plan.blocks_per_row);
+  EXPECT_GE(plan.blocks_per_row * per_block, s.width);
+  EXPECT_LT((plan.blocks_per_row - 1) * per_block, s.width);
+  EXPECT_TRUE(plan.parts == 1 || plan.parts * rows * s.width * 4 <= (32 << 20));
+}
+
+// The split must not depend on how the memory is aligned.
+void expect_same_split(const OwnerPlan& a, const OwnerPlan& b) {
+  EXPECT_EQ(a.tokens_per_block, b.tokens_per_block);
+  EXPECT_EQ(a.threads_per_token, b.threads_per_token);
+  EXPECT_EQ(a.partials, b.partials);
+}
+
+void check_read(const Shape& s) {
+  const ReadPlan plan = plan_read(s.tokens, s.width, s.dtype, s.alignment, s.is_static);
+  check_vectors(s, plan.vector, plan.whole_vectors);
+  check_vector_threads(s, plan.vector, plan.forward);
+  check_owners(s, plan.backward);
+  expect_same_split(plan.backward, plan_read(s.tokens, s.width, s.dtype, 2, s.is_static).backward);
+}
+
+void check_mix_write(const Shape& s) {
+  const MixWritePlan plan = plan_mix_write(s.tokens, s.width, s.dtype, s.alignment, s.is_static);
+  check_vectors(s, plan.vector, plan.whole_vectors);
+  check_vector_threads(s, plan.vector, plan.forward);
+  check_owners(s, plan.backward);
+  check_columns(s, 1, plan.vector, plan.bias);
+  const MixWritePlan other = plan_mix_write(s.tokens, s.width, s.dtype, 2, s.is_static);
+  expect_same_split(plan.backward, other.backward);
+  EXPECT_EQ(plan.bias.parts, other.bias.parts);
+}
+
+void check_expand(const Shape& s) {
+  const ExpandPlan plan = plan_expand(s.tokens, s.n_streams, s.width, s.dtype, s.alignment);
+  check_vectors(s, plan.vector, plan.whole_vectors);
+  check_vector_threads(s, plan.vector, plan.tokens);
+  check_columns(s, s.n_streams, plan.vector, plan.sums);
+  EXPECT_EQ(plan.sums.parts, plan_expand(s.tokens, s.n_streams, s.width, s.dtype, 2).sums.parts);
 }
 
 TEST(CudaPlan, CoversEverythingOnceForRandomShapes) {
@@ -63,22 +122,55 @@ TEST(CudaPlan, CoversEverythingOnceForRandomShapes) {
     // Sizes of every magnitude up to 2^36 tokens and 2^30 channels.
     const int64_t tokens = 1 + static_cast<int64_t>(random() >> (28 + random() % 36));
     const int64_t width = 1 + static_cast<int64_t>(random() >> (34 + random() % 30));
-    const int64_t alignment = int64_t{2} << random() % 4;
-    check_plan(tokens, width, kDTypes[random() % 3], alignment, random() % 2 == 0);
+    const int n_streams = 1 + static_cast<int>(random() % kMaxStreams);
+    const Shape shape{
+        tokens,           n_streams, width, kDTypes[random() % 3], int64_t{2} << random() % 4,
+        random() % 2 == 0};
+    SCOPED_TRACE(::testing::Message() << shape);
+    check_read(shape);
+    check_mix_write(shape);
+    check_expand(shape);
+    if (HasFailure()) return;
+  }
+}
+
+// Blocks walk in strides of the grid, so any positive grid covers the tokens; none is beyond them.
+TEST(CudaPlan, CoefficientsFitTheirScratch) {
+  std::mt19937_64 random(8);
+  for (int trial = 0; trial < 20000; ++trial) {
+    const int64_t tokens = 1 + static_cast<int64_t>(random() >> (28 + random() % 36));
+    const int64_t scratch = static_cast<int64_t>(random() >> (38 + random() % 26)) - 1;
+    SCOPED_TRACE(::testing::Message() << "T=" << tokens << " scratch=" << scratch);
+    const CoefficientsPlan plan = plan_coefficients(tokens, scratch < 0 ? 0 : scratch);
+    for (const LaunchShape& launch : {plan.forward, plan.backward}) {
+      check_limits(launch);
+      EXPECT_EQ(launch.block_x, 32);
+      EXPECT_LT((launch.grid_x - 1) * 32, tokens);
+    }
+    EXPECT_LE(plan.backward.grid_x, plan.forward.grid_x);
+    EXPECT_EQ(plan.partials, plan.backward.grid_x);
+    EXPECT_LE(plan.partials, 1024);
+    EXPECT_EQ(plan.scratch, plan.forward.grid_x * 32 * (scratch < 0 ? 0 : scratch));
+    EXPECT_TRUE(plan.forward.grid_x == 1 || plan.scratch * 4 <= (64 << 20));
     if (HasFailure()) return;
   }
 }
 
 TEST(CudaPlan, NoTokensNeedNoPartials) {
-  EXPECT_EQ(plan_read(0, 64, DType::kFloat32, 16, true).partials, 0);
+  EXPECT_EQ(plan_read(0, 64, DType::kFloat32, 16, true).backward.partials, 0);
+  const MixWritePlan plan = plan_mix_write(0, 64, DType::kFloat32, 16, true);
+  EXPECT_EQ(plan.backward.partials, 0);
+  EXPECT_EQ(plan.bias.parts, 0);
+  EXPECT_EQ(plan_expand(0, 4, 64, DType::kFloat32, 16).sums.parts, 0);
+  EXPECT_EQ(plan_coefficients(0, 5).partials, 0);
 }
 
 TEST(CudaPlan, PerTokenOrderDependsOnWidthAndDtypeAlone) {
   for (const DType dtype : kDTypes) {
     for (const int64_t width : {1, 512, 513, 1024, 1025, 4096}) {
       for (const int64_t tokens : {1, 7, 4096, 1 << 20}) {
-        EXPECT_EQ(plan_read(tokens, width, dtype, 16, false).threads_per_token,
-                  plan_read(1, width, dtype, 16, true).threads_per_token);
+        EXPECT_EQ(plan_read(tokens, width, dtype, 16, false).backward.threads_per_token,
+                  plan_read(1, width, dtype, 16, true).backward.threads_per_token);
       }
     }
   }

@@ -1,28 +1,12 @@
 // The kernels of csrc/kernels/cuda/read.cu, emulated, against plain loops.
 #include <gtest/gtest.h>
 
-#include <cmath>
-
+#include "cuda_testing.h"
 #include "hyperstreams/plan.h"
 #include "hyperstreams/read.h"
-#include "kernel_testing.h"
-#include "kernels/cuda/device/device.h"
 
-namespace hyperstreams::cuda {
+namespace hyperstreams::cuda::testing {
 namespace {
-
-using testing::Guarded;
-
-template <class S>
-constexpr DType kDType = sizeof(S) == 4                ? DType::kFloat32
-                         : std::is_same_v<S, BFloat16> ? DType::kBFloat16
-                                                       : DType::kFloat16;
-
-/// Largest relative error of one rounding to S.
-template <class S>
-constexpr double kHalfUlp = sizeof(S) == 4                ? 6e-8
-                            : std::is_same_v<S, BFloat16> ? 1. / 256
-                                                          : 1. / 2048;
 
 struct Case {
   int64_t tokens;
@@ -39,75 +23,42 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
 }
 
 template <class S>
-std::vector<S> stored(const std::vector<float>& values, int64_t offset) {
-  std::vector<S> out(static_cast<size_t>(offset));
-  for (const float value : values) out.push_back(from_float<S>(value));
-  return out;
-}
-
-/// Element (t, i, c) is the same whatever the layout and the number of tokens.
-std::vector<float> values_of(int64_t size, uint32_t seed) {
-  return testing::random_values<float>(size, seed);
-}
-
-template <class S>
 struct Outputs {
   std::vector<S> u, grad_x;
   std::vector<float> grad_h;
 };
 
 template <class S>
-bool same_bits(const std::vector<S>& a, const std::vector<S>& b) {
-  return a.size() == b.size() &&
-         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(S)) == 0);
-}
-
-template <class S>
 bool same_bits(const Outputs<S>& a, const Outputs<S>& b) {
-  return same_bits(a.u, b.u) && same_bits(a.grad_x, b.grad_x) && same_bits(a.grad_h, b.grad_h);
+  return same_bytes(a.u, b.u) && same_bytes(a.grad_x, b.grad_x) && same_bytes(a.grad_h, b.grad_h);
 }
 
 template <class S>
 class Problem {
  public:
-  explicit Problem(const Case& shape)
-      : c_(shape),
-        stream_stride_(shape.width + shape.padding),
-        token_stride_(shape.n_streams * stream_stride_ + shape.padding),
-        h_stride_(shape.is_static ? 0 : shape.n_streams + 1) {
-    const auto [tokens, n, width, is_static, offset, padding] = shape;
-    const std::vector<float> x = values_of(tokens * n * width, 1);
-    std::vector<float> padded(static_cast<size_t>(tokens * token_stride_), NAN);
-    for (int64_t row = 0; row < tokens * n; ++row) {
-      for (int64_t ch = 0; ch < width; ++ch) {
-        padded[row / n * token_stride_ + row % n * stream_stride_ + ch] = x[row * width + ch];
-      }
-    }
-    x_ = stored<S>(padded, offset);
-    h_ = values_of((is_static ? 1 : tokens) * (n + 1), 2);
-    grad_u_ = stored<S>(values_of(tokens * width, 3), offset);
+  explicit Problem(const Case& c)
+      : c_(c),
+        x_(c.tokens, c.n_streams, c.width, 1, c.offset, c.padding),
+        h_(c.tokens, c.n_streams, c.is_static, 2),
+        grad_u_(c.tokens, 1, c.width, 3, c.offset) {}
+
+  ReadArgs forward_args(void* u) const {
+    return {c_.tokens, c_.n_streams, c_.width, kDType<S>, x_.streams(), h_.rows(), u};
   }
 
-  Outputs<S> run() {
+  Outputs<S> run() const {
     const auto [tokens, n, width, is_static, offset, padding] = c_;
-    const StreamsView x{x_.data() + offset, token_stride_, stream_stride_};
-    const RowsView h{h_.data(), h_stride_};
-    const RowsView grad_u{grad_u_.data() + offset, width};
-    Guarded<S> u(tokens * width + offset), grad_x(tokens * n * width + offset);
+    Output<S> u(tokens * width, offset), grad_x(tokens * n * width, offset);
     Guarded<float> grad_h(is_static ? n : tokens * n);
-    const int64_t parts = plan_read(tokens, width, kDType<S>, 2, is_static).partials;
+    const int64_t parts = plan_read(tokens, width, kDType<S>, 2, is_static).backward.partials;
     Guarded<double> partials(parts * n);
-    EXPECT_EQ(read_forward({tokens, n, width, kDType<S>, x, h, u.data() + offset}, nullptr),
-              Status::kOk);
-    EXPECT_EQ(read_backward({tokens, n, width, kDType<S>, x, h, grad_u, grad_x.data() + offset,
-                             grad_h.data(), partials.data()},
+    EXPECT_EQ(read_forward(forward_args(u.data()), nullptr), Status::kOk);
+    EXPECT_EQ(read_backward({tokens, n, width, kDType<S>, x_.streams(), h_.rows(), grad_u_.rows(),
+                             grad_x.data(), grad_h.data(), partials.data()},
                             nullptr),
               Status::kOk);
     EXPECT_TRUE(u.intact() && grad_x.intact() && grad_h.intact() && partials.intact());
-    const auto beyond = [offset = offset](const std::vector<S>& all) {
-      return std::vector<S>(all.begin() + offset, all.end());
-    };
-    return {beyond(u.copy()), beyond(grad_x.copy()), grad_h.copy()};
+    return {u.values(), grad_x.values(), grad_h.copy()};
   }
 
   void check(const Outputs<S>& out) const {
@@ -115,42 +66,31 @@ class Problem {
     std::vector<double> grad_h(out.grad_h.size(), 0.0);
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t ch = 0; ch < width; ++ch) {
-        const double g = to_float(grad_u_[offset + t * width + ch]);
+        const double g = grad_u_.at(t, 0, ch);
         double u = 0;
         for (int i = 0; i < n; ++i) {
-          const double x = to_float(x_[offset + t * token_stride_ + i * stream_stride_ + ch]);
-          const double h = h_[t * h_stride_ + i];
-          u += h * x;
-          grad_h[(is_static ? 0 : t * n) + i] += g * x;
-          near(out.grad_x[(t * n + i) * width + ch], h * g);
+          u += double{h_.at(t, i)} * x_.at(t, i, ch);
+          grad_h[(is_static ? 0 : t * n) + i] += g * x_.at(t, i, ch);
+          expect_rounded(out.grad_x[(t * n + i) * width + ch], h_.at(t, i) * g);
         }
-        near(out.u[t * width + ch], u);
+        expect_rounded(out.u[t * width + ch], u);
       }
     }
     for (size_t k = 0; k < grad_h.size(); ++k) EXPECT_NEAR(out.grad_h[k], grad_h[k], 1e-3);
   }
 
  private:
-  static void near(S actual, double expected) {
-    EXPECT_NEAR(to_float(actual), expected, std::abs(expected) * kHalfUlp<S> + 2e-6);
-  }
-
   Case c_;
-  int64_t stream_stride_, token_stride_, h_stride_;
-  std::vector<S> x_, grad_u_;
-  std::vector<float> h_;
+  Operand<S> x_;
+  Coefficients h_;
+  Operand<S> grad_u_;
 };
 
 template <class S>
-void check_case(const Case& shape) {
-  SCOPED_TRACE(::testing::Message() << shape << " element bytes=" << sizeof(S));
-  Problem<S> problem(shape);
-  emulation::set_order(emulation::Order::kAscending);
-  const Outputs<S> out = problem.run();
-  problem.check(out);
-  emulation::set_order(emulation::Order::kDescending);
-  EXPECT_TRUE(same_bits(out, problem.run())) << "depends on the order of threads";
-  emulation::set_order(emulation::Order::kAscending);
+void check_case(const Case& c) {
+  SCOPED_TRACE(::testing::Message() << c << " element bytes=" << sizeof(S));
+  const Problem<S> problem(c);
+  problem.check(run_in_both_orders([&] { return problem.run(); }));
 }
 
 // Widths below, at and around one vector (4 or 8 elements) and one warp of vectors.
@@ -202,26 +142,15 @@ TEST(CudaRead, TokensDoNotDependOnTheBatch) {
 TEST(CudaRead, StaticSumsOverEverySplit) {
   check_case<BFloat16>({9, 2, 3, true});
   check_case<BFloat16>({100, 2, 3, true});
-  ASSERT_EQ(plan_read(1030, 516, DType::kFloat32, 16, true).tokens_per_block, 2);
+  ASSERT_EQ(plan_read(1030, 516, DType::kFloat32, 16, true).backward.tokens_per_block, 2);
   check_case<float>({1030, 1, 516, true});
 }
 
 TEST(CudaRead, AgreesWithTheCpuKernel) {
-  const int64_t tokens = 9, width = 50;
-  const int n = 4;
-  Problem<float> problem({tokens, n, width, false});
+  const Problem<float> problem({9, 4, 50, false});
+  std::vector<float> u(9 * 50);
+  cpu::read_forward(problem.forward_args(u.data()), hyperstreams::testing::serial);
   const Outputs<float> out = problem.run();
-  const std::vector<float> x = values_of(tokens * n * width, 1);
-  const std::vector<float> h = values_of(tokens * (n + 1), 2);
-  std::vector<float> u(static_cast<size_t>(tokens * width));
-  cpu::read_forward({tokens,
-                     n,
-                     width,
-                     DType::kFloat32,
-                     {x.data(), n * width, width},
-                     {h.data(), n + 1},
-                     u.data()},
-                    testing::serial);
   for (size_t k = 0; k < u.size(); ++k) EXPECT_FLOAT_EQ(out.u[k], u[k]);
 }
 
@@ -236,4 +165,4 @@ TEST(CudaRead, RefusesDouble) {
 }
 
 }  // namespace
-}  // namespace hyperstreams::cuda
+}  // namespace hyperstreams::cuda::testing

@@ -128,6 +128,7 @@ FIBER = r"ucontext\.h|sanitizer/common_interface_defs\.h"  # the emulation of CU
 STABLE = r"torch/(csrc/stable|csrc/inductor/aoti_torch/c|headeronly)/[A-Za-z0-9_/]+\.h"
 CPP = {
     "csrc/include": (["csrc/include"], [STANDARD, SIMD]),
+    "csrc/kernels/common": (["csrc/include"], [STANDARD]),
     "csrc/kernels/cpu": (["csrc/kernels/cpu", "csrc/include"], [STANDARD, SIMD]),
     "csrc/kernels/cuda": (["csrc/kernels/cuda", "csrc/include"], [STANDARD, CUDA, FIBER]),
     "csrc/torch": (["csrc/torch", "csrc/include"], [STANDARD, STABLE]),

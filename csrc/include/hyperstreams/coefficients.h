@@ -15,6 +15,7 @@
 #pragma once
 
 #include "hyperstreams/common.h"
+#include "hyperstreams/cuda.h"
 #include "hyperstreams/maps/settings.h"
 
 namespace hyperstreams {
@@ -43,6 +44,9 @@ struct CoefficientSettings {
 /// Number of mixer logits of a map for n streams; -1 where the map does not exist.
 int mix_logit_count(MapKind map, const MapSettings& settings, int n_streams);
 
+/// Numbers that a map keeps for one token beside its logits and matrix.
+int64_t mix_scratch_size(MapKind map, const MapSettings& settings, int n_streams);
+
 /// Largest number of logits: n = kMaxStreams with n*n mixer logits.
 constexpr int kMaxLogits = 2 * kMaxStreams + kMaxStreams * kMaxStreams;
 
@@ -57,6 +61,8 @@ struct CoefficientsArgs {
   void* h_pre;        // out [tokens, n]
   void* h_post;       // out [tokens, n]
   void* h_res;        // out [tokens, n, n]; none for the identity
+  // Scratch, on CUDA alone: plan_coefficients(...).scratch elements.
+  void* scratch = nullptr;
 };
 
 struct CoefficientsBackwardArgs {
@@ -74,9 +80,12 @@ struct CoefficientsBackwardArgs {
   void* grad_inv_rms;  // out [tokens] or [tokens, n]; none when inv_rms is none
   void* grad_alpha;    // out [2 + mix_groups]
   void* grad_bias;     // out [K]
-  double* partials;    // scratch [token_partitions(tokens), 2 + mix_groups + K]
-  // The forward's outputs, or none: from them act's values are faster than from the logits, with
-  // the same bits.
+  // Scratch. On the CPU partials are [token_partitions(tokens), 2 + mix_groups + K] and `scratch`
+  // is unused; on CUDA [plan_coefficients(...).partials, 2, K] and plan_coefficients(...).scratch.
+  double* partials;
+  void* scratch = nullptr;
+  // The forward's outputs, or none: the CPU takes act's values from them, which is faster than from
+  // the logits, with the same bits.
   RowsView h_pre = {nullptr, 0};
   RowsView h_post = {nullptr, 0};
 };
@@ -91,4 +100,13 @@ void coefficients_forward(const CoefficientsArgs& args, ParallelFor parallel_for
 void coefficients_backward(const CoefficientsBackwardArgs& args, ParallelFor parallel_for);
 
 }  // namespace cpu
+
+namespace cuda {
+
+/// Queue coefficients on the stream, kFloat32 only. As on the CPU, except that grad_alpha and
+/// grad_bias are summed within the blocks of plan_coefficients.
+Status coefficients_forward(const CoefficientsArgs& args, Stream stream);
+Status coefficients_backward(const CoefficientsBackwardArgs& args, Stream stream);
+
+}  // namespace cuda
 }  // namespace hyperstreams

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "hyperstreams/common.h"
+#include "hyperstreams/cuda.h"
 
 namespace hyperstreams {
 
@@ -39,8 +40,9 @@ struct ExpandBackwardArgs {
   void* grad_h;        // out [tokens, C]
   void* grad_scale;    // out [n, C]; null exactly when scale is
   void* grad_bias;     // out [n, C], or null when it is not wanted
-  void* partials;      // scratch [row_partitions(tokens, n C), 2, n, C] in the accumulate dtype,
-                       // unused when neither grad_scale nor grad_bias is wanted
+  // Scratch [parts, 2, n, C] in the accumulate dtype, unused when neither grad_scale nor grad_bias
+  // is wanted. parts: row_partitions(tokens, n C) on the CPU, plan_expand(...).sums.parts on CUDA.
+  void* partials;
 };
 
 namespace cpu {
@@ -53,4 +55,13 @@ void expand_forward(const ExpandArgs& args, ParallelFor parallel_for);
 void expand_backward(const ExpandBackwardArgs& args, ParallelFor parallel_for);
 
 }  // namespace cpu
+
+namespace cuda {
+
+/// Queue expand on the stream; float32, bfloat16 and float16 rows. Bytes as on the CPU, and n C
+/// elements more for grad_scale and grad_bias; both are summed within the parts of plan_expand.
+Status expand_forward(const ExpandArgs& args, Stream stream);
+Status expand_backward(const ExpandBackwardArgs& args, Stream stream);
+
+}  // namespace cuda
 }  // namespace hyperstreams

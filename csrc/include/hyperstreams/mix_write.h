@@ -17,6 +17,7 @@
 #pragma once
 
 #include "hyperstreams/common.h"
+#include "hyperstreams/cuda.h"
 
 namespace hyperstreams {
 
@@ -51,9 +52,11 @@ struct MixWriteBackwardArgs {
   void* grad_h_res;      // out [tokens, n, n], or [n, n] when static; unused without h_res
   void* grad_h_post;     // out [tokens, n], or [n] when static
   void* grad_bias;       // out [C], unused without bias
-  double* partials;      // scratch [row_partitions(tokens, width), n * n + n]
-  void* bias_partials;   // scratch [row_partitions(tokens, width), C] in the accumulate dtype,
-                         // unused without bias
+  // Scratch [parts, n * n + n], and [parts, C] in the accumulate dtype, unused without bias. parts:
+  // row_partitions(tokens, width) on the CPU; on CUDA plan_mix_write(...).backward.partials and
+  // .bias.parts.
+  double* partials;
+  void* bias_partials;
 };
 
 namespace cpu {
@@ -66,4 +69,14 @@ void mix_write_forward(const MixWriteArgs& args, ParallelFor parallel_for);
 void mix_write_backward(const MixWriteBackwardArgs& args, ParallelFor parallel_for);
 
 }  // namespace cpu
+
+namespace cuda {
+
+/// Queue mix_write on the stream; float32, bfloat16 and float16 streams and y. Bytes as on the CPU
+/// (grad_bias: n C elements more; n > 4: see the kernels), sums over tokens within the ranges of
+/// plan_mix_write.
+Status mix_write_forward(const MixWriteArgs& args, Stream stream);
+Status mix_write_backward(const MixWriteBackwardArgs& args, Stream stream);
+
+}  // namespace cuda
 }  // namespace hyperstreams

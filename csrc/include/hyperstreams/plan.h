@@ -21,19 +21,70 @@ struct LaunchShape {
 int64_t row_alignment(const StreamsView& x, int64_t tokens, int n_streams, DType dtype);
 int64_t row_alignment(const RowsView& rows, int64_t tokens, DType dtype);
 
-/// How `read` is launched. Everything but `whole_vectors` depends on tokens, width and dtype alone;
-/// whole_vectors changes how bytes travel, and no bit of any result.
-struct ReadPlan {
-  int vector;                // channels that a thread handles at a time: 16 bytes
-  bool whole_vectors;        // they travel as one access; else element by element, masked
-  LaunchShape forward;       // x: channels; y: tokens, in strides of the grid
-  int threads_per_token;     // backward: one warp, or the whole block
-  int64_t tokens_per_block;  // backward: block b owns tokens [b, b + 1) * tokens_per_block
-  LaunchShape backward;      // x: token ranges
-  int64_t partials;          // rows of scratch, one per block; 0 with per-token h_pre
+/// Backward kernels in which one warp or one block owns a token: its sums over channels are the
+/// owner's, in an order that width and dtype alone fix.
+struct OwnerPlan {
+  int threads_per_token;     // one warp, or the whole block
+  int64_t tokens_per_block;  // block b owns tokens [b, b + 1) * tokens_per_block
+  LaunchShape launch;        // x: token ranges
+  int64_t partials;          // rows of scratch, one per block; 0 when nothing is summed over tokens
 };
 
-/// `alignment` is the smallest row_alignment of all operands.
+/// Sums over tokens that are rows of channels: each part sums a range of tokens, then the parts are
+/// added.
+struct ColumnPlan {
+  LaunchShape launch;       // x: rows and channels; y: parts
+  int64_t blocks_per_row;   // of x
+  int64_t tokens_per_part;  // part p sums tokens [p, p + 1) * tokens_per_part
+  int64_t parts;            // rows of scratch
+};
+
+// Everything but `whole_vectors` depends on tokens, n, width and dtype alone; whole_vectors changes
+// how bytes travel, and no bit of any result. `alignment` is the smallest row_alignment of all
+// operands that lie along the channels.
+
+/// How `read` is launched.
+struct ReadPlan {
+  int vector;           // channels that a thread handles at a time: 16 bytes
+  bool whole_vectors;   // they travel as one access; else element by element, masked
+  LaunchShape forward;  // x: channels; y: tokens, in strides of the grid
+  OwnerPlan backward;   // partials with static h_pre only
+};
+
 ReadPlan plan_read(int64_t tokens, int64_t width, DType dtype, int64_t alignment, bool is_static);
+
+/// How `mix_write` is launched.
+struct MixWritePlan {
+  int vector;           // as in ReadPlan, of X's dtype
+  bool whole_vectors;   // X, y and bias alike
+  LaunchShape forward;  // x: channels; y: tokens, in strides of the grid
+  OwnerPlan backward;   // partials when h_res or h_post is static
+  ColumnPlan bias;      // grad_bias
+};
+
+MixWritePlan plan_mix_write(int64_t tokens, int64_t width, DType dtype, int64_t alignment,
+                            bool is_static);
+
+/// How `expand` is launched.
+struct ExpandPlan {
+  int vector;          // as in ReadPlan
+  bool whole_vectors;  // rows, streams, scale and bias alike
+  LaunchShape tokens;  // X, and grad_h; x: channels; y: tokens, in strides of the grid
+  ColumnPlan sums;     // grad_scale and grad_bias
+};
+
+ExpandPlan plan_expand(int64_t tokens, int n_streams, int64_t width, DType dtype,
+                       int64_t alignment);
+
+/// How `coefficients` is launched: a block is one warp, a thread owns a token, and blocks walk in
+/// strides of the grid.
+struct CoefficientsPlan {
+  LaunchShape forward, backward;
+  int64_t partials;  // rows of scratch for sums over tokens, one per block of backward
+  int64_t scratch;   // floats that the map's own scratch takes
+};
+
+/// `scratch_per_token`: mix_scratch_size of the map.
+CoefficientsPlan plan_coefficients(int64_t tokens, int64_t scratch_per_token);
 
 }  // namespace hyperstreams::cuda

@@ -38,7 +38,7 @@ struct ReadBackwardArgs {
   void* grad_x;      // out [tokens, n, C]
   void* grad_h_pre;  // out [tokens, n], or [n] when h_pre is static
   // Scratch [parts, n] when h_pre is static, else unused. parts: token_partitions(tokens) on the
-  // CPU, plan_read(...).partials on CUDA.
+  // CPU, plan_read(...).backward.partials on CUDA.
   double* partials;
 };
 

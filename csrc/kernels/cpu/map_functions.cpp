@@ -1,10 +1,8 @@
 // Which function computes a map.
 #include "map_functions.h"
 
-#include "hyperstreams/coefficients.h"
 #include "hyperstreams/maps/circulant.h"
 #include "hyperstreams/maps/free.h"
-#include "hyperstreams/maps/identity.h"
 #include "hyperstreams/maps/kronecker.h"
 #include "hyperstreams/maps/permutation.h"
 #include "hyperstreams/maps/sinkhorn.h"
@@ -52,31 +50,3 @@ void find_map(const MapSettings& settings, int n, MapKind map, MapFunctions<doub
 }
 
 }  // namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE
-
-#ifdef HYPERSTREAMS_ISA_IS_BASE
-namespace hyperstreams {
-
-int mix_logit_count(MapKind map, const MapSettings& settings, int n_streams) {
-  if (n_streams < 1 || n_streams > kMaxStreams) return -1;
-  switch (map) {
-    case MapKind::kIdentity:
-      return maps::Identity::logit_count(n_streams);
-    case MapKind::kFree:
-      return maps::Free::logit_count(n_streams);
-    case MapKind::kSinkhorn:
-      return maps::Sinkhorn::logit_count(n_streams);
-    case MapKind::kPermutation:
-      return n_streams <= maps::kMaxPermutationStreams ? maps::Permutation::logit_count(n_streams)
-                                                       : -1;
-    case MapKind::kKronecker:
-      return maps::Kronecker::logit_count(settings, n_streams);
-    case MapKind::kSpectral:
-      return n_streams <= maps::kMaxSpectralStreams ? maps::Spectral::logit_count(n_streams) : -1;
-    case MapKind::kCirculant:
-      return maps::Circulant::logit_count(n_streams);
-  }
-  return -1;
-}
-
-}  // namespace hyperstreams
-#endif

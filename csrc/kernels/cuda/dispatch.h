@@ -28,10 +28,10 @@ Status dispatch_dtype(DType dtype, const F& f) {
   return Status::kUnsupportedDType;
 }
 
-/// Calls f(std::integral_constant<int, kN>{}) for the compiled stream counts; others get 0, for
-/// which kernels use the run-time count.
+/// Calls f(std::integral_constant<int, kN>{}) for n = 1 to 4; others get 0, for which kernels use
+/// the run-time count.
 template <class F>
-Status dispatch_streams(int n_streams, const F& f) {
+Status dispatch_few_streams(int n_streams, const F& f) {
   switch (n_streams) {
     case 1:
       return f(std::integral_constant<int, 1>{});
@@ -41,11 +41,16 @@ Status dispatch_streams(int n_streams, const F& f) {
       return f(std::integral_constant<int, 3>{});
     case 4:
       return f(std::integral_constant<int, 4>{});
-    case 8:
-      return f(std::integral_constant<int, 8>{});
     default:
       return f(std::integral_constant<int, 0>{});
   }
+}
+
+/// The same, with n = 8 a constant too.
+template <class F>
+Status dispatch_streams(int n_streams, const F& f) {
+  if (n_streams == 8) return f(std::integral_constant<int, 8>{});
+  return dispatch_few_streams(n_streams, f);
 }
 
 template <class F>

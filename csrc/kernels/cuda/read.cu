@@ -23,15 +23,12 @@
 #include "device/device.h"
 #include "dispatch.h"
 #include "hyperstreams/plan.h"
+#include "owner_sums.h"
 #include "sum_partials.h"
+#include "vector_threads.h"
 
 namespace hyperstreams::cuda {
 namespace {
-
-constexpr int kReadThreads = 256;
-// Given no number here, ptxas spills a few bytes to make room for more blocks; given 2, the widest
-// kernels spill on sm_100.
-constexpr int kBlocksPerMultiprocessor = 1;
 
 /// Compile-time numbers of a kernel. kN = 0: the stream count is known at run time only.
 template <class S, int kN>
@@ -46,17 +43,16 @@ struct ReadTraits {
 };
 
 template <class S, int kN, bool kWhole>
-__global__ void __launch_bounds__(kReadThreads, kBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(kVectorThreads, kBlocksPerMultiprocessor)
     read_forward_kernel(const ReadArgs args) {
   using Traits = ReadTraits<S, kN>;
   const int n = kN ? kN : args.n_streams;
-  const int64_t c = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * Traits::kVector;
+  const VectorThread thread(Traits::kVector);
+  const int64_t c = thread.c;
   if (c >= args.width) return;
   const int64_t count = args.width - c;
 
-  const int64_t token_step = int64_t{gridDim.y} * blockDim.y;
-  for (int64_t t = int64_t{blockIdx.y} * blockDim.y + threadIdx.y; t < args.tokens;
-       t += token_step) {
+  for (int64_t t = thread.t; t < args.tokens; t += thread.token_step) {
     const S* x = static_cast<const S*>(args.x.data) + t * args.x.token_stride + c;  // [n, C]
     const float* h =
         static_cast<const float*>(args.h_pre.data) + t * args.h_pre.token_stride;  // [n]
@@ -142,53 +138,28 @@ __device__ __forceinline__ void read_backward_token(const ReadBackwardArgs& args
 }
 
 template <class S, int kN, bool kWhole, int kThreadsPerToken>
-__global__ void __launch_bounds__(kReadThreads, kBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(kOwnerThreads, kBlocksPerMultiprocessor)
     read_backward_kernel(const ReadBackwardArgs args, int64_t tokens_per_block) {
-  using Traits = ReadTraits<S, kN>;
-  constexpr int kTokensAtOnce = kReadThreads / kThreadsPerToken;
-  static_assert(kThreadsPerToken == kWarpThreads || kThreadsPerToken == kReadThreads,
-                "a token belongs to a warp or to the block");
-  struct Storage {
-    BlockSumStorage<float, kReadThreads> sum[Traits::kStreams];
-  };
-  Storage& storage = shared<Storage>();
-
+  constexpr int kStreams = ReadTraits<S, kN>::kStreams;
+  auto& storage = shared<OwnerSumStorage<kStreams>>();
   const int n = kN ? kN : args.n_streams;
   const bool is_static = args.h_pre.token_stride == 0;
-  const int group = threadIdx.x / kThreadsPerToken;
-  const int rank = threadIdx.x % kThreadsPerToken;
-  const int64_t begin = blockIdx.x * tokens_per_block;
-  const int64_t end =
-      begin + tokens_per_block < args.tokens ? begin + tokens_per_block : args.tokens;
+  const OwnedTokens<kThreadsPerToken> owned(args.tokens, tokens_per_block);
 
-  float dot[Traits::kStreams] = {};
-  for (int64_t t = begin + group; t < end; t += kTokensAtOnce) {
-    read_backward_token<S, kN, kWhole, kThreadsPerToken>(args, t, rank, dot);
+  float dot[kStreams] = {};
+  for (int64_t t = owned.first; t < owned.end; t += owned.kAtOnce) {
+    read_backward_token<S, kN, kWhole, kThreadsPerToken>(args, t, owned.rank, dot);
     if (is_static) continue;
-
     float* grad_h = static_cast<float*>(args.grad_h_pre) + t * n;  // [n]
-#pragma unroll
-    for (int i = 0; i < Traits::kStreams; ++i) {
-      if (i < n) {
-        const float sum = kThreadsPerToken == kWarpThreads
-                              ? warp_sum(dot[i])
-                              : block_sum<kReadThreads>(dot[i], storage.sum[i]);
-        if (rank == 0) grad_h[i] = sum;
-        dot[i] = 0;
-      }
-    }
-    // Thread 0 must have read the warps' sums before the next token overwrites them.
-    if constexpr (kThreadsPerToken == kReadThreads) block_barrier();
+    owner_sums<kThreadsPerToken>(dot, storage, [&](int i, float sum) {
+      if (i < n) grad_h[i] = sum;
+    });
   }
   if (!is_static) return;
-
-#pragma unroll
-  for (int i = 0; i < Traits::kStreams; ++i) {
-    if (i < n) {
-      const float sum = block_sum<kReadThreads>(dot[i], storage.sum[i]);
-      if (threadIdx.x == 0) args.partials[int64_t{blockIdx.x} * n + i] = sum;
-    }
-  }
+  double* partial = args.partials + int64_t{blockIdx.x} * n;  // [n]
+  owner_sums<kOwnerThreads>(dot, storage, [&](int i, float sum) {
+    if (i < n) partial[i] = sum;
+  });
 }
 
 }  // namespace
@@ -224,12 +195,12 @@ Status read_backward(const ReadBackwardArgs& args, Stream stream) {
     const Status status = dispatch_dtype(args.dtype, [&](auto dtype) {
       return dispatch_streams(n, [&](auto streams) {
         return dispatch_bool(plan.whole_vectors, [&](auto whole) {
-          return dispatch_bool(plan.threads_per_token == kWarpThreads, [&](auto warp) {
+          return dispatch_bool(plan.backward.threads_per_token == kWarpThreads, [&](auto warp) {
             using S = typename decltype(dtype)::type;
-            constexpr int kThreadsPerToken = decltype(warp)::value ? kWarpThreads : kReadThreads;
+            constexpr int kThreadsPerToken = decltype(warp)::value ? kWarpThreads : kOwnerThreads;
             return launch(read_backward_kernel<S, decltype(streams)::value, decltype(whole)::value,
                                                kThreadsPerToken>,
-                          plan.backward, stream, args, plan.tokens_per_block);
+                          plan.backward.launch, stream, args, plan.backward.tokens_per_block);
           });
         });
       });
@@ -237,8 +208,7 @@ Status read_backward(const ReadBackwardArgs& args, Stream stream) {
     if (status != Status::kOk) return status;
   }
   if (!is_static) return Status::kOk;
-  return sum_partials(args.partials, plan.partials, n, static_cast<float*>(args.grad_h_pre),
-                      stream);
+  return sum_partials(args.partials, plan.backward.partials, n, n, args.grad_h_pre, stream);
 }
 
 }  // namespace hyperstreams::cuda

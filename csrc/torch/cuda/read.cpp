@@ -37,7 +37,8 @@ std::tuple<Tensor, Tensor> read_backward(const Tensor& grad_u, const Tensor& x,
   Tensor grad_x = new_empty_as(x);
   Tensor grad_h_pre = new_empty_as(h_pre);
   const int64_t parts =
-      cuda::plan_read(streams.tokens, streams.width, streams.dtype, 1, weights.is_static).partials;
+      cuda::plan_read(streams.tokens, streams.width, streams.dtype, 1, weights.is_static)
+          .backward.partials;
   Tensor partials = new_empty(x, {parts * n}, ScalarType::Double);
   check_status(cuda::read_backward(
                    {streams.tokens, n, streams.width, streams.dtype, streams.view, weights.view,

@@ -13,7 +13,8 @@ import sys
 import pytest
 import torch
 
-OPS = ["_read", "_read_backward"]
+STEMS = ["read", "mix_write", "expand", "coefficients"]
+OPS = [f"_{stem}{part}" for stem in STEMS for part in ("", "_backward")]
 
 SCRIPT = """
 import json, sys

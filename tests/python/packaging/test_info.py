@@ -38,18 +38,23 @@ def test_variants_hold_every_fused_op_at_every_level() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize(("tokens", "width"), [(0, 1), (1, 1), (4096, 384), (7, 16385)])
-def test_plan_covers_the_streams(tokens: int, width: int, dtype: str) -> None:
-    plan = _info.plan("read", tokens, 4, width, dtype)
+@pytest.mark.parametrize("op", ["read", "mix_write", "expand"])
+def test_plan_covers_the_streams(op: str, tokens: int, width: int, dtype: str) -> None:
+    plan = _info.plan(op, tokens, 4, width, dtype)
     grid, block = plan["forward"]["grid"], plan["forward"]["block"]
     assert grid[0] * block[0] * plan["vector"] >= width
     assert block[0] * block[1] <= 1024
-    assert plan["backward"]["grid"][0] * plan["tokens_per_block"] >= tokens
+    if op == "expand":
+        sums = plan["grad_scale_and_bias"]
+        assert sums["parts"] * sums["tokens_per_part"] >= tokens
+    else:
+        assert plan["backward"]["grid"][0] * plan["tokens_per_block"] >= tokens
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fold", 1, 4, 8, "float32"), "op: expected 'read', got 'fold'"),
+        (("fold", 1, 4, 8, "float32"), "op: expected one of 'read', .*, got 'fold'"),
         (("read", 1, 4, 8, "int8"), "dtype: expected .* got 'int8'"),
         (("read", -1, 4, 8, "float32"), "tokens >= 0"),
         (("read", 1, 17, 8, "float32"), "n_streams in 1..16"),

@@ -16,9 +16,9 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 
 __device__ __forceinline__ float float_from_bits(uint32_t bits) { return __uint_as_float(bits); }
 
-/// `pointer` as one to a 16-byte word.
+/// `pointer` as one to words, of whose size it is a multiple.
 template <class Word, class S>
-__device__ __forceinline__ Word* aligned_16(S* pointer) {
+__device__ __forceinline__ Word* aligned(S* pointer) {
   return reinterpret_cast<Word*>(pointer);
 }
 

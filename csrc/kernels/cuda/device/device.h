@@ -6,13 +6,14 @@
 // thread a fiber), which the tests run without a GPU.
 //
 //   numeric.h   BFloat16, Float16, to_float, from_float
-//   vector.h    Vector<S>: 16 bytes of elements; load_vector, store_vector
-//   block       lane(), block_barrier(), warp_shuffle_down(v, delta), warp_shuffle_xor(v, mask),
+//   vector.h    Vector<S>: 16 bytes of elements; load_vector, store_vector, load_floats,
+//   store_floats warp_sums.h warp_sums(values): many sums over the warp with few shuffles block
+//   lane(), block_barrier(), warp_shuffle_down(v, delta), warp_shuffle_xor(v, mask),
 //               warp_sum(v), block_sum<threads>(v, storage), shared<Storage>()
 //   launch      launch(kernel, shape, stream, arguments...) -> Status
 //
 // Sums have one defined order, the same on both sides: in a warp, lane l adds lane l + d for
-// d = 1, 2, 4, 8, 16; in a block, warp sums are added in ascending order.
+// d = 1, 2, 4, 8, 16 (warp_sums: its own); in a block, warp sums are added in ascending order.
 #pragma once
 
 #include "hyperstreams/common.h"
@@ -27,3 +28,4 @@
 
 #include "numeric.h"
 #include "vector.h"
+#include "warp_sums.h"

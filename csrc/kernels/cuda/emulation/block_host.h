@@ -13,6 +13,7 @@
 #include "rounding.h"
 
 #define __global__
+#define __grid_constant__
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
@@ -25,16 +26,22 @@ namespace hyperstreams::cuda {
 
 constexpr int kWarpThreads = 32;
 
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
+
 struct alignas(16) uint4 {
   uint32_t x, y, z, w;
 };
 
 inline float float_from_bits(uint32_t bits) { return emulation::float_of(bits); }
 
-/// `pointer` as one to a 16-byte word; hardware faults where this fails the launch.
+/// `pointer` as one to words; hardware faults where this fails the launch.
 template <class Word, class S>
-Word* aligned_16(S* pointer) {
-  if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) emulation::fail("misaligned 16-byte access");
+Word* aligned(S* pointer) {
+  if (reinterpret_cast<uintptr_t>(pointer) % sizeof(Word) != 0) {
+    emulation::fail(sizeof(Word) == 16 ? "misaligned 16-byte access" : "misaligned 8-byte access");
+  }
   return reinterpret_cast<Word*>(pointer);
 }
 

@@ -23,7 +23,8 @@
 namespace hyperstreams::cuda::emulation {
 namespace {
 
-constexpr size_t kStackBytes = 64 * 1024;
+// Matrices for 16 streams lie on it several times.
+constexpr size_t kStackBytes = 256 * 1024;
 
 void before_switch([[maybe_unused]] void** own_fake_stack, [[maybe_unused]] const void* stack,
                    [[maybe_unused]] size_t bytes) {

@@ -1,0 +1,20 @@
+// The kernels of coefficients by map: one source file for each, map_<name>.cu.
+#pragma once
+
+#include "device/device.h"
+#include "hyperstreams/coefficients.h"
+#include "hyperstreams/plan.h"
+
+namespace hyperstreams::cuda {
+
+/// Queue the kernel of settings.map = Map for at least one token.
+template <class Map>
+Status map_forward(const CoefficientsArgs& args, const CoefficientsPlan& plan, Stream stream);
+
+/// The first stage; its partials are [plan.partials, 2, K]: for every logit, the sums over tokens
+/// of what its alpha and its bias get.
+template <class Map>
+Status map_backward(const CoefficientsBackwardArgs& args, const CoefficientsPlan& plan,
+                    Stream stream);
+
+}  // namespace hyperstreams::cuda

@@ -1,0 +1,125 @@
+// coefficients on CUDA, forward and backward: the activation stage and the map of one token per
+// thread, from the source that the CPU runs in lanes (hyperstreams/maps).
+//
+//   inside:   a[k] = factor act(alpha z[k] + b[k]) + offset      z = logits * inv_rms
+//   outside:  a[k] = factor (alpha act(z[k]) + b[k]) + offset
+//   h_pre = a[0, n), h_post = a[n, 2n), h_res = map(a[2n, K))
+//
+// A block is one warp, 32 tokens at a time, so that few tokens still reach every multiprocessor and
+// no barrier is needed. Up to n = 4 a token's logits and matrices are in registers; above, in local
+// memory. What a map must keep (Sinkhorn's scales of every round) is in scratch, element k of all
+// threads together.
+//   Forward: K + 1 floats read and 2n + n n written per token; backward 2K + 2n + n n + 2.
+// Backward evaluates the activation and the map again and takes the exact adjoint of the finite
+// algorithm.
+//
+// Deterministic: a token's outputs do not depend on the tokens beside it. grad_alpha and grad_bias:
+// each block adds its tokens, warp by warp in ascending order, into one row of partials [2, K], the
+// terms of alpha by logit; a second kernel adds the rows, and the logits of each alpha.
+// The kernels are templates over the map and n = 2, 4 or any (few n: each): coefficient_kernels.h,
+// compiled by map_<name>.cu. One more here.
+#include "hyperstreams/coefficients.h"
+
+#include "coefficient_maps.h"
+#include "device/device.h"
+#include "hyperstreams/maps/circulant.h"
+#include "hyperstreams/maps/free.h"
+#include "hyperstreams/maps/identity.h"
+#include "hyperstreams/maps/kronecker.h"
+#include "hyperstreams/maps/permutation.h"
+#include "hyperstreams/maps/sinkhorn.h"
+#include "hyperstreams/maps/spectral.h"
+#include "hyperstreams/plan.h"
+
+namespace hyperstreams::cuda {
+namespace {
+
+/// Block b, one warp, of 2 + mix_groups + K: alpha of group b, then the biases.
+__global__ void __launch_bounds__(kWarpThreads)
+    parameter_gradients_kernel(const __grid_constant__ CoefficientSettings settings,
+                               const double* partials,  // [parts, 2, K]
+                               int64_t parts, int logits,
+                               float* grad_alpha,   // [2 + mix_groups]
+                               float* grad_bias) {  // [K]
+  const int groups = 2 + settings.mix_groups;
+  const int group = static_cast<int>(blockIdx.x);
+  // The columns [begin, end) of a row of partials.
+  int begin = logits + group - groups, end = begin + 1;
+  if (group < groups) {
+    begin = 0;
+    end = settings.n_streams;
+    for (int g = 1; g <= group; ++g) {
+      begin = end;
+      end += g == 1 ? settings.n_streams : settings.mix_group_sizes[g - 2];
+    }
+  }
+  double sum = 0;
+  for (int k = begin; k < end; ++k) {
+    for (int64_t part = threadIdx.x; part < parts; part += kWarpThreads) {
+      sum += partials[part * 2 * logits + k];
+    }
+  }
+  sum = warp_sum(sum);
+  if (threadIdx.x != 0) return;
+  (group < groups ? grad_alpha[group] : grad_bias[group - groups]) = static_cast<float>(sum);
+}
+
+template <class Map>
+struct MapTag {
+  using type = Map;
+};
+
+/// Calls f(MapTag<map>{}) and returns its status.
+template <class F>
+Status dispatch_map(MapKind map, const F& f) {
+  switch (map) {
+    case MapKind::kFree:
+      return f(MapTag<maps::Free>{});
+    case MapKind::kSinkhorn:
+      return f(MapTag<maps::Sinkhorn>{});
+    case MapKind::kPermutation:
+      return f(MapTag<maps::Permutation>{});
+    case MapKind::kKronecker:
+      return f(MapTag<maps::Kronecker>{});
+    case MapKind::kSpectral:
+      return f(MapTag<maps::Spectral>{});
+    case MapKind::kCirculant:
+      return f(MapTag<maps::Circulant>{});
+    case MapKind::kIdentity:
+      break;
+  }
+  return f(MapTag<maps::Identity>{});
+}
+
+CoefficientsPlan plan_of(int64_t tokens, const CoefficientSettings& s) {
+  return plan_coefficients(tokens, mix_scratch_size(s.map, s.map_settings, s.n_streams));
+}
+
+}  // namespace
+
+Status coefficients_forward(const CoefficientsArgs& args, Stream stream) {
+  if (args.dtype != DType::kFloat32) return Status::kUnsupportedDType;
+  if (args.tokens == 0) return Status::kOk;
+  const CoefficientsPlan plan = plan_of(args.tokens, args.settings);
+  return dispatch_map(args.settings.map, [&](auto map) {
+    return map_forward<typename decltype(map)::type>(args, plan, stream);
+  });
+}
+
+Status coefficients_backward(const CoefficientsBackwardArgs& args, Stream stream) {
+  if (args.dtype != DType::kFloat32) return Status::kUnsupportedDType;
+  const CoefficientSettings& s = args.settings;
+  const CoefficientsPlan plan = plan_of(args.tokens, s);
+  if (args.tokens > 0) {
+    const Status status = dispatch_map(s.map, [&](auto map) {
+      return map_backward<typename decltype(map)::type>(args, plan, stream);
+    });
+    if (status != Status::kOk) return status;
+  }
+  const int logits = 2 * s.n_streams + mix_logit_count(s.map, s.map_settings, s.n_streams);
+  const LaunchShape shape{2 + s.mix_groups + logits, 1, kWarpThreads, 1};
+  return launch(parameter_gradients_kernel, shape, stream, s, args.partials, plan.partials, logits,
+                static_cast<float*>(args.grad_alpha), static_cast<float*>(args.grad_bias));
+}
+
+}  // namespace hyperstreams::cuda

@@ -1,0 +1,10 @@
+// coefficients with the circulant map, one token per thread.
+#include "hyperstreams/maps/circulant.h"
+
+#include "coefficient_kernels.h"
+
+namespace hyperstreams::cuda {
+
+HYPERSTREAMS_INSTANTIATE_MAP(maps::Circulant)
+
+}  // namespace hyperstreams::cuda

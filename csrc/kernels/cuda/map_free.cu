@@ -1,0 +1,10 @@
+// coefficients with the free map, one token per thread.
+#include "hyperstreams/maps/free.h"
+
+#include "coefficient_kernels.h"
+
+namespace hyperstreams::cuda {
+
+HYPERSTREAMS_INSTANTIATE_MAP(maps::Free)
+
+}  // namespace hyperstreams::cuda

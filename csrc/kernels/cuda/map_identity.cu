@@ -1,0 +1,10 @@
+// coefficients with the identity map, one token per thread.
+#include "hyperstreams/maps/identity.h"
+
+#include "coefficient_kernels.h"
+
+namespace hyperstreams::cuda {
+
+HYPERSTREAMS_INSTANTIATE_MAP(maps::Identity)
+
+}  // namespace hyperstreams::cuda

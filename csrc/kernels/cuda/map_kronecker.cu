@@ -1,0 +1,10 @@
+// coefficients with the kronecker map, one token per thread.
+#include "hyperstreams/maps/kronecker.h"
+
+#include "coefficient_kernels.h"
+
+namespace hyperstreams::cuda {
+
+HYPERSTREAMS_INSTANTIATE_MAP(maps::Kronecker)
+
+}  // namespace hyperstreams::cuda

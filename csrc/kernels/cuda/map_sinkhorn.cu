@@ -1,0 +1,10 @@
+// coefficients with the sinkhorn map, one token per thread.
+#include "hyperstreams/maps/sinkhorn.h"
+
+#include "coefficient_kernels.h"
+
+namespace hyperstreams::cuda {
+
+HYPERSTREAMS_INSTANTIATE_MAP(maps::Sinkhorn)
+
+}  // namespace hyperstreams::cuda

@@ -1,0 +1,10 @@
+// coefficients with the spectral map, one token per thread.
+#include "hyperstreams/maps/spectral.h"
+
+#include "coefficient_kernels.h"
+
+namespace hyperstreams::cuda {
+
+HYPERSTREAMS_INSTANTIATE_MAP(maps::Spectral)
+
+}  // namespace hyperstreams::cuda

@@ -1,0 +1,132 @@
+// The kernels of csrc/kernels/cuda/coefficients.cu and map_*.cu, emulated, against the definition
+// and, for gradients, against the CPU kernel in double.
+#include <gtest/gtest.h>
+
+#include "coefficient_cases.h"
+#include "cuda_testing.h"
+#include "hyperstreams/plan.h"
+
+namespace hyperstreams::cuda::testing {
+namespace {
+
+namespace cases = hyperstreams::testing;
+
+CoefficientsPlan plan_of(const CoefficientSettings& s, int64_t tokens) {
+  return plan_coefficients(tokens, mix_scratch_size(s.map, s.map_settings, s.n_streams));
+}
+
+/// Runs the kernels on the problem's inputs into its outputs; returns all results.
+std::vector<float> run(cases::Problem<float>& p, bool has_rms = true) {
+  const CoefficientsPlan plan = plan_of(p.s, p.tokens);
+  Guarded<float> scratch(plan.scratch);
+  Guarded<double> partials(plan.partials * 2 * p.logit_count);
+  const RowsView logits{p.logits.data(), p.logit_stride};
+  const RowsView rms = has_rms ? RowsView{p.inv_rms.data(), p.rms_stride} : RowsView{nullptr, 0};
+  const RowsView of_pre{p.grad.data(), p.grad_stride}, of_post{p.grad.data() + p.n, p.grad_stride};
+  const RowsView of_res{p.grad.data() + 2 * p.n, p.grad_stride};
+  EXPECT_EQ(
+      coefficients_forward({p.tokens, p.dtype, p.s, logits, rms, p.alpha.data(), p.bias.data(),
+                            p.h_pre.data(), p.h_post.data(), p.h_res.data(), scratch.data()},
+                           nullptr),
+      Status::kOk);
+  EXPECT_EQ(coefficients_backward(
+                {p.tokens, p.dtype, p.s, of_pre, of_post, of_res, logits, rms, p.alpha.data(),
+                 p.bias.data(), p.grad_logits.data(), has_rms ? p.grad_inv_rms.data() : nullptr,
+                 p.grad_alpha.data(), p.grad_bias.data(), partials.data(), scratch.data()},
+                nullptr),
+            Status::kOk);
+  EXPECT_TRUE(p.h_pre.intact() && p.h_post.intact() && p.h_res.intact() && p.grad_logits.intact() &&
+              p.grad_inv_rms.intact() && p.grad_alpha.intact() && p.grad_bias.intact() &&
+              partials.intact() && scratch.intact());
+  return p.results();
+}
+
+void check_case(const CoefficientSettings& s, int64_t tokens, double scale = 2) {
+  SCOPED_TRACE(::testing::Message() << "T=" << tokens << " " << cases::name(s));
+  cases::Problem<float> p(s, tokens, scale);
+  emulation::set_order(emulation::Order::kDescending);
+  const std::vector<float> other = run(p);
+  emulation::set_order(emulation::Order::kAscending);
+  const std::vector<float> out = run(p);
+  EXPECT_TRUE(same_bytes(out, other)) << "depends on the order of threads";
+  cases::check_forward(p, 1e-4);
+  const cpu::IsaLevel base = cpu::IsaLevel::kBase;
+  const hyperstreams::testing::AtIsaLevel at(base);
+  cases::Problem<double> exact(s, tokens, scale);
+  exact.run(hyperstreams::testing::serial);
+  const std::vector<double> expected = exact.results();
+  ASSERT_EQ(out.size(), expected.size());
+  for (size_t k = 0; k < out.size(); ++k) {
+    ASSERT_NEAR(out[k], expected[k], 2e-4 * (1 + std::abs(expected[k]))) << k;
+  }
+}
+
+TEST(CudaCoefficients, EqualTheDefinitionForEveryMapAndStreamCount) {
+  for (int n = 1; n <= kMaxStreams; ++n) {
+    const std::vector<int> variants = n <= 5 ? std::vector<int>{0, 1, 2} : std::vector<int>{n % 3};
+    for (const CoefficientSettings& s : cases::all_settings({n}, variants)) check_case(s, 2);
+  }
+}
+
+// A warp that is not full; several blocks.
+TEST(CudaCoefficients, SumsOverEverySplit) {
+  for (const CoefficientSettings& s : cases::all_settings({4, 5})) {
+    check_case(s, 0);
+    check_case(s, 37);
+  }
+  // More warps of tokens than rows of partials: blocks walk.
+  const CoefficientSettings s = cases::all_settings({1}).front();
+  ASSERT_LT(plan_of(s, 40000).backward.grid_x * 32, 40000);
+  check_case(s, 40000);
+}
+
+// Logits at which the linear scalings of sinkhorn leave their range.
+TEST(CudaCoefficients, LargeLogitsTakeTheLogDomain) {
+  for (const CoefficientSettings& s : cases::all_settings({2, 4, 6})) {
+    if (s.map != MapKind::kSinkhorn || s.mix.kind != ActivationKind::kNone) continue;
+    cases::Problem<float> p(s, 5, 300);
+    run(p);
+    for (const float h : p.h_res.copy()) EXPECT_TRUE(std::isfinite(h));
+    cases::check_forward(p, 3e-3);
+  }
+}
+
+TEST(CudaCoefficients, InverseRmsMayBeAbsent) {
+  for (const CoefficientSettings& s : cases::all_settings({3})) {
+    cases::Problem<float> with(s, 3), without(s, 3);
+    for (float& v : with.inv_rms) v = 1;
+    run(with);
+    run(without, false);
+    EXPECT_TRUE(same_bytes(with.h_pre.copy(), without.h_pre.copy()));
+    EXPECT_TRUE(same_bytes(with.h_res.copy(), without.h_res.copy()));
+    EXPECT_TRUE(same_bytes(with.grad_logits.copy(), without.grad_logits.copy()));
+    EXPECT_TRUE(same_bytes(with.grad_bias.copy(), without.grad_bias.copy()));
+  }
+}
+
+TEST(CudaCoefficients, TokensDoNotDependOnTheBatch) {
+  for (const CoefficientSettings& s : cases::all_settings({4})) {
+    cases::Problem<float> many(s, 41), few(s, 3);
+    run(many);
+    run(few);
+    const auto begins = [](const std::vector<float>& whole, const std::vector<float>& part) {
+      return part.empty() ||
+             std::memcmp(whole.data(), part.data(), part.size() * sizeof(float)) == 0;
+    };
+    EXPECT_TRUE(begins(many.h_pre.copy(), few.h_pre.copy()));
+    EXPECT_TRUE(begins(many.h_res.copy(), few.h_res.copy()));
+    EXPECT_TRUE(begins(many.grad_logits.copy(), few.grad_logits.copy()));
+  }
+}
+
+TEST(CudaCoefficients, RefusesDouble) {
+  CoefficientsArgs args = {};
+  args.dtype = DType::kFloat64;
+  EXPECT_EQ(coefficients_forward(args, nullptr), Status::kUnsupportedDType);
+  CoefficientsBackwardArgs backward = {};
+  backward.dtype = DType::kFloat64;
+  EXPECT_EQ(coefficients_backward(backward, nullptr), Status::kUnsupportedDType);
+}
+
+}  // namespace
+}  // namespace hyperstreams::cuda::testing
