@@ -156,12 +156,13 @@ void check_case(const Case& c) {
 TEST(CudaMixWrite, EqualsPlainLoopsForEveryStreamCount) {
   for (int n = 1; n <= kMaxStreams; ++n) {
     check_case<float>({2, n, 37});
-    check_case<float>({3, n, 12, true, true, true, true});
-    check_case<BFloat16>({2, n, 24, true, false, true, true});
-    check_case<Float16>({1, n, 9, true, true, false, false});
-    check_case<BFloat16>({3, n, 16, false, false, n % 2 == 0, true});
-    check_case<float>({2, n, 5, false, false, n % 2 == 1, false});
-    check_case<float>({0, n, 8, true, true, true, true});
+    check_case<BFloat16>({3, n, 16, false, false, false, n % 2 == 0});
+    // Sums over tokens take most of the time.
+    if (n % 3 == 0) check_case<float>({0, n, 8, true, true, true, true});
+    if (n % 3 == 1) check_case<float>({3, n, 12, true, true, true, true});
+    if (n % 3 == 2) check_case<BFloat16>({2, n, 24, true, false, true, true});
+    if (n % 4 == 3) check_case<Float16>({1, n, 9, true, true, false, false});
+    if (n % 4 == 2) check_case<float>({2, n, 5, false, false, true, false});
   }
 }
 
@@ -190,11 +191,11 @@ TEST(CudaMixWrite, EqualsPlainLoopsOnWideRows) {
 // One token more than a block takes at once; several blocks and parts; more tokens than blocks.
 TEST(CudaMixWrite, StaticSumsOverEverySplit) {
   check_case<BFloat16>({9, 2, 3, true, true, true, true});
-  check_case<BFloat16>({70, 3, 3, true, true, true, true});
-  ASSERT_GT(plan_mix_write(1100, 8, DType::kBFloat16, 16, true).bias.parts, 1);
-  check_case<BFloat16>({1100, 1, 8, true, false, false, true});
+  check_case<BFloat16>({30, 3, 3, true, true, true, true});
+  ASSERT_GT(plan_mix_write(70, 256, DType::kBFloat16, 16, true).bias.parts, 1);
+  check_case<BFloat16>({70, 1, 256, true, false, false, true});
   ASSERT_EQ(plan_mix_write(1030, 516, DType::kFloat32, 16, true).backward.tokens_per_block, 2);
-  check_case<float>({1030, 1, 516, true, true, false, false});
+  check_case<float>({1030, 1, 516, false, false, true, false});
 }
 
 TEST(CudaMixWrite, SameBitsAtAnyAlignmentAndStride) {
