@@ -60,8 +60,8 @@ begin = time.process_time()
 import hyperstreams.ops, hyperstreams.nn
 print((time.process_time() - begin) * 1e3)
 """
-    # Processor time, the better of two: what else the machine does is not the package's doing.
-    assert min(float(python(measure, path=copy.parent)) for _ in range(2)) <= 100.0
+    # Processor time, the best of four: what else the machine does is not the package's doing.
+    assert min(float(python(measure, path=copy.parent)) for _ in range(4)) <= 100.0
 
 
 def test_eager_use_does_not_import_triton() -> None:
