@@ -15,10 +15,10 @@ from .streams import Streams
 
 
 def recompute_group_size(n_sites: int, n_streams: int) -> int:
-    """Sites per group that need least memory: ``sqrt(n L / (n + 2))``, rounded, for ``L`` sites.
+    """Sites per group, ``sqrt(n L / (n + 2))`` rounded, for L sites of n streams; at least 1.
 
-    A group keeps its first streams (n C per token) and, while it is in backward, its replayed ones;
-    mHC, 2512.24880, section 4.3.2.
+    It balances the streams kept, one state per group, against those of a group in replay.
+    Raises ValueError for counts below 1. Source: mHC, 2512.24880, eq. 20.
     """
     if n_sites < 1 or n_streams < 1:
         raise ValueError(
@@ -75,8 +75,8 @@ class _Recorder:
         known = None if reference is None else reference()
         if known is None or known.data_ptr() != x.data_ptr():
             return None
-        same = known.shape == x.shape and known.dtype == x.dtype and x._version == version
-        return state if same else None
+        same_view = known.shape == x.shape and known.stride() == x.stride()
+        return state if same_view and known.dtype == x.dtype and x._version == version else None
 
     def record(self, x: Tensor, write: Streams) -> None:
         """``x`` are the streams that the pending ``write`` led to."""
@@ -148,7 +148,7 @@ def recompute(group_size: int | nn.Module) -> Iterator[None]:
         :func:`recompute_group_size` chooses. ``loss.backward()`` may be inside the block or after.
 
     Eager models only: a compiled one raises RuntimeError. Blocks do not nest.
-    Source: mHC, 2512.24880, section 4.3.2.
+    Source: mHC, 2512.24880, eq. 20.
     """
     size = _group_size(group_size)
     if ACTIVE.recorder is not None:
