@@ -12,6 +12,19 @@ namespace hyperstreams::cpu {
 namespace HYPERSTREAMS_ISA_NAMESPACE {
 namespace {
 
+/// What the write of the tile from token t on will touch.
+Ahead next_tile(const BoundaryArgs& args, int64_t t, int64_t rows) {
+  Ahead next;
+  const int64_t tokens = args.read.tokens - t < rows ? args.read.tokens - t : rows;
+  if (!args.write || tokens <= 0) return next;
+  const MixWriteArgs& w = *args.write;
+  add_rows(w.x, t, tokens, w.n_streams, w.width, w.dtype, &next);
+  add_rows(w.y, t, tokens, w.width, w.y_dtype, &next);
+  add_rows({w.x_out, w.n_streams * w.width, w.width}, t, tokens, w.n_streams, w.width, w.dtype,
+           &next);
+  return next;
+}
+
 template <class T>
 void forward(const BoundaryArgs& args, ParallelFor parallel_for) {
   const ReadArgs& read = args.read;
@@ -31,7 +44,8 @@ void forward(const BoundaryArgs& args, ParallelFor parallel_for) {
       const int64_t last = read.tokens - t < rows ? read.tokens : t + rows;
       if (args.write) mix_write_tokens(*args.write, t, last);
       if (plan) {
-        project_tokens(*args.project, t * plan->rms, last * plan->rms);
+        Ahead next = next_tile(args, last, rows);
+        project_tokens(*args.project, t * plan->rms, last * plan->rms, next);
         coefficients_tokens(*args.coefficients, *tile, t, last);
       }
       read_tokens(read, t, last);

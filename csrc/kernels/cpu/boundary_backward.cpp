@@ -161,7 +161,7 @@ class BackwardTask {
     }
     if (plan_.project) {
       coefficients_adjoint(first, tokens);
-      products(tokens, part, state);
+      products(first, tokens, part, state);
     }
     if (args_.write) {
       write_adjoint(first, tokens, sums);
@@ -212,9 +212,10 @@ class BackwardTask {
   }
 
   /// Step 4. Per stream, a stream is a token of project.
-  void products(int64_t tokens, int64_t part, const StreamsView& state) {
+  void products(int64_t first, int64_t tokens, int64_t part, const StreamsView& state) {
     const ProjectShape& shape = args_.project->shape;
     const int64_t per_token = plan_.coefficients->rms, streams = shape.n_streams;
+    Ahead next = next_tile(first + tokens);
     const StreamsView x = {state.data, per_token > 1 ? state.stream_stride : state.token_stride,
                            state.stream_stride};
     for (int64_t r = 0; r < tokens * per_token; r += kProjectRows) {
@@ -226,6 +227,7 @@ class BackwardTask {
       block.partial = plan_.project->partial(part);
       block.grad_stride = streams * plan_.padded;
       block.add = true;
+      block.ahead = &next;
       const StreamsView rows = view_from(x, r, sizeof(S));
       for (block.i = 0; block.i < streams; ++block.i) {
         for (block.c = 0; block.c < plan_.width; block.c += kProjectBlock) {
@@ -234,6 +236,20 @@ class BackwardTask {
         }
       }
     }
+  }
+
+  /// What the tile from token `first` on will touch.
+  Ahead next_tile(int64_t first) const {
+    Ahead next;
+    const int64_t left = plan_.tokens - first, tokens = left < plan_.rows ? left : plan_.rows;
+    if (!args_.write || tokens <= 0) return next;
+    const MixWriteBackwardArgs& w = *args_.write;
+    const int64_t n = plan_.n, width = plan_.width;
+    add_rows(w.x, first, tokens, n, width, w.dtype, &next);
+    add_rows(w.y, first, tokens, width, w.y_dtype, &next);
+    add_rows(w.grad_out, first, tokens, n, width, w.dtype, &next);
+    add_rows({w.grad_x, n * width, width}, first, tokens, n, width, w.dtype, &next);
+    return next;
   }
 
   /// Step 5.

@@ -2,6 +2,7 @@
 // one of its tokens.
 #pragma once
 
+#include "ahead.h"
 #include "dispatch.h"
 
 namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE {
@@ -25,6 +26,20 @@ inline RowsView view_from(const RowsView& view, int64_t token, int64_t element_s
   if (!view.data) return view;
   return {static_cast<const char*>(view.data) + token * view.token_stride * element_size,
           view.token_stride};
+}
+
+/// Adds tokens [first, first + tokens) to `ahead`, where they lie without gaps.
+inline void add_rows(const RowsView& view, int64_t first, int64_t tokens, int64_t row, DType dtype,
+                     Ahead* ahead) {
+  const int64_t bytes = row * size_of(dtype);
+  if (view.token_stride != row) return;
+  ahead->add(static_cast<const char*>(view.data) + first * bytes, tokens * bytes);
+}
+
+inline void add_rows(const StreamsView& view, int64_t first, int64_t tokens, int64_t n_streams,
+                     int64_t width, DType dtype, Ahead* ahead) {
+  if (view.stream_stride != width && n_streams > 1) return;
+  add_rows({view.data, view.token_stride}, first, tokens, n_streams * width, dtype, ahead);
 }
 
 /// Contiguous rows of `row` elements, from row `token`.

@@ -85,7 +85,10 @@ void mix_token(const MixWriteArgs& args, int64_t t, const accumulate_t<S>* y) {
   const Broadcast<acc_t, kRegisters * kRegisters> h_res(token.h_res);
   const Broadcast<acc_t, kRegisters> h_post(token.h_post);
   int64_t c = 0;
+  const int n = kN ? kN : token.n;
   for (; c + lanes_t::size <= token.width; c += lanes_t::size) {
+    prefetch_channels(token.x + args.x.token_stride, token.stride, n, c);
+    prefetch_channels(token.out + n * token.width, token.width, n, c);
     mix_group<kN>(
         token, h_res, h_post, [&](const auto* row) { return lanes_t::load(row + c); },
         [&](S* row, const lanes_t& value) { value.store(row + c); });

@@ -104,6 +104,9 @@ void mix_backward_token(const MixWriteBackwardArgs& args, int64_t t,
   MixDots<acc_t, kN> dots(n);
   int64_t c = 0;
   for (; c + lanes_t::size <= token.width; c += lanes_t::size) {
+    prefetch_channels(token.x + args.x.token_stride, token.x_stride, n, c);
+    prefetch_channels(token.grad_out + args.grad_out.token_stride, token.grad_stride, n, c);
+    prefetch_channels(token.grad_x + n * token.width, token.width, n, c);
     dots.group(
         token, [&](const auto* row) { return lanes_t::load(row + c); },
         [&](auto* row, const lanes_t& value) { value.store(row + c); });

@@ -6,6 +6,7 @@
 // sums are added to the totals: a bound on rounding that does not depend on the tile.
 #include "hyperstreams/project.h"
 
+#include "ahead.h"
 #include "project_tile.h"
 #include "token_ranges.h"
 
@@ -43,7 +44,7 @@ void transpose_weight(const ProjectArgs& args, ParallelFor parallel_for) {
 /// sums[t][k..] += sum_c rows[t][c] weight[c][k..] for kTokens tokens and kGroups lane groups of k.
 template <class T, int kTokens, int kGroups>
 HYPERSTREAMS_INLINE void accumulate_logits(const T* const* rows, int64_t channels, const T* weight,
-                                           int64_t padded, T* const* sums) {
+                                           int64_t padded, T* const* sums, Ahead& ahead) {
   using lanes_t = Lanes<T>;
   lanes_t acc[kTokens][kGroups];
 #pragma GCC unroll 16
@@ -51,7 +52,9 @@ HYPERSTREAMS_INLINE void accumulate_logits(const T* const* rows, int64_t channel
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) acc[t][g] = lanes_t::set(0);
   }
+  Ahead::Lines lines = ahead.take(channels);
   for (int64_t c = 0; c < channels; ++c) {
+    lines();
     lanes_t w[kGroups];
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) w[g] = lanes_t::load(weight + c * padded + g * lanes_t::size);
@@ -89,7 +92,7 @@ T inverse_rms(T mean_square, T eps, EpsPosition position) {
 /// Logits and statistics of kTokens consecutive tokens.
 template <class S, int kTokens>
 void project_tile(const ProjectArgs& args, const accumulate_t<S>* weight, int64_t padded,
-                  int64_t first) {
+                  int64_t first, Ahead& ahead) {
   using T = accumulate_t<S>;
   using lanes_t = Lanes<T>;
   constexpr int kGroups = kTileGroups;
@@ -121,12 +124,12 @@ void project_tile(const ProjectArgs& args, const accumulate_t<S>* weight, int64_
         for (; k + kGroups * lanes_t::size <= slab_end; k += kGroups * lanes_t::size) {
           T* targets[kTokens];
           for (int t = 0; t < kTokens; ++t) targets[t] = sums[t] + (k - slab);
-          accumulate_logits<T, kTokens, kGroups>(rows, channels, block + k, padded, targets);
+          accumulate_logits<T, kTokens, kGroups>(rows, channels, block + k, padded, targets, ahead);
         }
         for (; k < slab_end; k += lanes_t::size) {
           T* targets[kTokens];
           for (int t = 0; t < kTokens; ++t) targets[t] = sums[t] + (k - slab);
-          accumulate_logits<T, kTokens, 1>(rows, channels, block + k, padded, targets);
+          accumulate_logits<T, kTokens, 1>(rows, channels, block + k, padded, targets, ahead);
         }
       }
     }
@@ -150,14 +153,14 @@ void project_prepare(const ProjectArgs& args, ParallelFor parallel_for) {
   });
 }
 
-void project_tokens(const ProjectArgs& args, int64_t begin, int64_t end) {
+void project_tokens(const ProjectArgs& args, int64_t begin, int64_t end, Ahead& ahead) {
   dispatch_dtype(args.shape.dtype, [&](auto dtype) {
     using scalar_t = typename decltype(dtype)::type;
     using acc_t = accumulate_t<scalar_t>;
     const acc_t* weight = static_cast<const acc_t*>(args.workspace);
     const int64_t padded = padded_logits<acc_t>(args);
     for_chunks<kTileTokens>(end - begin, [&](auto count, int64_t t) {
-      project_tile<scalar_t, decltype(count)::value>(args, weight, padded, begin + t);
+      project_tile<scalar_t, decltype(count)::value>(args, weight, padded, begin + t, ahead);
     });
   });
 }
@@ -169,7 +172,8 @@ void project_forward(const ProjectArgs& args, ParallelFor parallel_for) {
   const int64_t tiles = (tokens + kTileTokens - 1) / kTileTokens;
   parallel(parallel_for, tiles, 1, [&](int64_t begin, int64_t end) {
     const int64_t last = end * kTileTokens < tokens ? end * kTileTokens : tokens;
-    project_tokens(args, begin * kTileTokens, last);
+    Ahead nothing;
+    project_tokens(args, begin * kTileTokens, last, nothing);
   });
 }
 

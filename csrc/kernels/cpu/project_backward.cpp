@@ -46,7 +46,8 @@ void weight_phi(const ProjectBackwardArgs& args, const Plan<T>& plan, T* weight,
 /// grad_x of kTokens tokens x kGroups lane groups of channels, to rows of `out` or added to them.
 template <class T, int kTokens, int kGroups, bool kAdd>
 HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_logits,
-                                     int64_t n_logits, const T* weight, T* out, int64_t stride) {
+                                     int64_t n_logits, const T* weight, T* out, int64_t stride,
+                                     Ahead& ahead) {
   using lanes_t = Lanes<T>;
   lanes_t acc[kTokens][kGroups];
 #pragma GCC unroll 16
@@ -59,7 +60,9 @@ HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_
           kAdd ? fma(lanes_t::set(factor[t]), v, lanes_t::load(sum)) : lanes_t::set(factor[t]) * v;
     }
   }
+  Ahead::Lines lines = ahead.take(kTokens == kTileTokens ? n_logits : 0);
   for (int64_t k = 0; k < n_logits; ++k) {
+    if constexpr (kTokens == kTileTokens) lines();
     lanes_t w[kGroups];
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g)
@@ -81,7 +84,7 @@ HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_
 /// partial[k][c..] += sum_t grad_logits[t][k] x[t][c..] for kLogits logits x kGroups lane groups.
 template <class T, int kLogits, int kGroups>
 HYPERSTREAMS_INLINE void tile_grad_phi(const T* x, int64_t tokens, const T* grad_logits,
-                                       int64_t n_logits, T* partial) {
+                                       int64_t n_logits, T* partial, Ahead& ahead) {
   using lanes_t = Lanes<T>;
   lanes_t acc[kLogits][kGroups];
 #pragma GCC unroll 16
@@ -89,7 +92,9 @@ HYPERSTREAMS_INLINE void tile_grad_phi(const T* x, int64_t tokens, const T* grad
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) acc[k][g] = lanes_t::set(0);
   }
+  Ahead::Lines lines = ahead.take(kLogits == kTileTokens ? tokens : 0);
   for (int64_t t = 0; t < tokens; ++t) {
+    if constexpr (kLogits == kTileTokens) lines();
     lanes_t row[kGroups];
 #pragma GCC unroll 2
     for (int g = 0; g < kGroups; ++g) row[g] = lanes_t::load(x + t * kColumns + g * lanes_t::size);
@@ -129,7 +134,7 @@ void block_grad_x(const ProjectBackwardBlock<T>& block, int64_t n_logits, int64_
     for_chunks<kTileTokens>(block.tokens, [&](auto count, int64_t t) {
       tile_grad_x<T, decltype(count)::value, decltype(groups)::value, kAdd>(
           x + t * kColumns + g, block.factor + t, block.grad_logits + t * n_logits, n_logits,
-          weight + g, block.grad + t * block.grad_stride + g, block.grad_stride);
+          weight + g, block.grad + t * block.grad_stride + g, block.grad_stride, *block.ahead);
     });
   });
 }
@@ -214,7 +219,8 @@ void project_backward_block(const ProjectShape& shape, const Plan<accumulate_t<S
   for_groups<T>(padded, [&](auto groups, int64_t g) {
     for_chunks<kTileTokens>(n_logits, [&](auto count, int64_t k) {
       tile_grad_phi<T, decltype(count)::value, decltype(groups)::value>(
-          in_l1 + g, b.tokens, b.grad_logits + k, n_logits, b.partial + offset + k * kColumns + g);
+          in_l1 + g, b.tokens, b.grad_logits + k, n_logits, b.partial + offset + k * kColumns + g,
+          *b.ahead);
     });
   });
 }
@@ -248,6 +254,7 @@ void backward_rows(const ProjectBackwardArgs& args, const Plan<accumulate_t<S>>&
   using T = accumulate_t<S>;
   const ProjectShape& shape = args.shape;
   T factor[kRows], grad[kRows * kColumns];
+  Ahead nothing;
   for (int64_t r = 0; r < tokens; ++r) {
     factor[r] = project_statistic_factor(shape, args.eps, args.eps_position,
                                          static_cast<const T*>(args.inv_rms)[first + r],
@@ -259,7 +266,8 @@ void backward_rows(const ProjectBackwardArgs& args, const Plan<accumulate_t<S>>&
   for (int i = 0; i < shape.n_streams; ++i) {
     for (int64_t c = 0; c < shape.width; c += kColumns) {
       project_backward_block<S>(
-          shape, plan, x, {tokens, i, c, factor, grad_logits, partial, grad, kColumns, false});
+          shape, plan, x,
+          {tokens, i, c, factor, grad_logits, partial, grad, kColumns, false, &nothing});
       const int64_t channels = shape.width - c < kColumns ? shape.width - c : kColumns;
       for (int64_t t = 0; t < tokens; ++t) {
         S* out =

@@ -2,6 +2,7 @@
 // tile of tokens and one block of channels, and the sums over partitions.
 #pragma once
 
+#include "ahead.h"
 #include "hyperstreams/project.h"
 #include "project_tile.h"
 
@@ -45,6 +46,7 @@ struct ProjectBackwardBlock {
   T* grad;               // out, padded to whole lanes; row t is at t * grad_stride
   int64_t grad_stride;
   bool add;  // whether grad is added to
+  Ahead* ahead;
 };
 
 /// The block's part of grad_x and of grad_phi. x: the tile's first token.

@@ -3,6 +3,7 @@
 // either way.
 #pragma once
 
+#include "ahead.h"
 #include "hyperstreams/mix_write.h"
 #include "hyperstreams/project.h"
 #include "hyperstreams/read.h"
@@ -32,6 +33,7 @@ void read_tokens(const ReadArgs& args, int64_t begin, int64_t end);
 /// Fills args.workspace, once before any project_tokens.
 void project_prepare(const ProjectArgs& args, ParallelFor parallel_for);
 
-void project_tokens(const ProjectArgs& args, int64_t begin, int64_t end);
+/// Asks for `ahead` on the way.
+void project_tokens(const ProjectArgs& args, int64_t begin, int64_t end, Ahead& ahead);
 
 }  // namespace hyperstreams::cpu::HYPERSTREAMS_ISA_NAMESPACE
