@@ -83,15 +83,24 @@ struct CoefficientAdjointTile : CoefficientTile<T> {
     const lanes_t factor = lanes_t::set(static_cast<T>(stage.activation->factor));
     const lanes_t rms = this->inv_rms[0], scale = lanes_t::set(plan.scale[begin]);
     const lanes_t from_slope = scale * rms;
-    lanes_t with_logits = lanes_t::set(0), with_values = lanes_t::set(0);
-    for (int k = begin; k < end; ++k) {
+    lanes_t with_values = lanes_t::set(0);
+    const auto logit_adjoint = [&](int k, lanes_t& with_logits) {
       const lanes_t of_value = of_values[k] * factor;
       const lanes_t slope = is_linear ? of_value : of_value * act_slope<Form::kind>(acted[k]);
       with_logits = fma(slope, from[k], with_logits);
       if (Form::outside && !is_linear) with_values = fma(of_value, acted[k], with_values);
       of_bias[k] = of_bias[k] + (Form::outside ? of_value : slope);
       out[k] = slope * from_slope;
+    };
+    // Two sums: one alone would be waited for at every logit.
+    lanes_t even = lanes_t::set(0), odd = lanes_t::set(0);
+    int k = begin;
+    for (; k + 2 <= end; k += 2) {
+      logit_adjoint(k, even);
+      logit_adjoint(k + 1, odd);
     }
+    if (k < end) logit_adjoint(k, even);
+    const lanes_t with_logits = even + odd;
     lanes_t& of_alpha = parameters[plan.group[begin]];
     of_alpha =
         Form::outside && !is_linear ? of_alpha + with_values : fma(rms, with_logits, of_alpha);

@@ -100,14 +100,12 @@ struct Permutation {
       }
     }
     V grad_weight[factorial(kN)];
-    V mean = Lane<V>::set(0);
     for (int k = 0; k < factorial(kN); ++k) {
       V sum = g[table.column[k][0]];
       for (int r = 1; r < kN; ++r) sum = sum + g[r * kN + table.column[k][r]];
       grad_weight[k] = sum;
-      mean = fma(weight[k], sum, mean);
     }
-    mean = mean * scale;
+    const V mean = dot<V>(factorial(kN), weight, grad_weight) * scale;
     for (int k = 0; k < factorial(kN); ++k) {
       grad_logits[k] = weight[k] * scale * (grad_weight[k] - mean);
     }
