@@ -288,7 +288,7 @@ COEFFICIENTS = {
         Sinkhorn(3, "softmax", "rows_first", 1e-2, "source_rows", 0.7)
     ),
     "sinkhorn_eps": coefficients_with(Sinkhorn(2, eps=1e-3), per_stream=True),
-    # With one token, grad_inv_rms is a sum over n! logits that may cancel to a hundredth of its terms.
+    # With one token, grad_inv_rms is one sum over n! logits, whose terms may cancel to a hundredth.
     "permutation": coefficients_with("permutation", sizes=(1, 2, 3, 4, 5), roundings=32),
     "permutation_source_rows": coefficients_with(
         Permutation("source_rows"), sizes=(1, 2, 3, 4, 5), roundings=32
