@@ -18,6 +18,10 @@ from .storage import require_safetensors
 ARCHITECTURES = {"l1": "standard", "topk": "topk", "batch_topk": "jumprelu"}
 """Batch top-k with its threshold is a JumpReLU with one threshold at inference."""
 
+FORMAT = "6.0.0"
+"""The version whose format is written. SAELens takes a config without one for older and drops its
+metadata."""
+
 
 @torch.no_grad()
 def export_saelens(
@@ -54,7 +58,7 @@ def export_saelens(
         "apply_b_dec_to_input": False,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": dict(metadata or {}),
+        "metadata": {"sae_lens_version": FORMAT} | (metadata or {}),
     }
     if coder.config.activation == "topk":
         config["k"] = coder.config.k

@@ -166,6 +166,19 @@ def test_export_reads_back_with_equal_outputs(
     assert int((~close.all(dim=1)).sum()) <= 1
 
 
+@pytest.mark.parametrize("activation", ["l1", "topk", "batch_topk"])
+def test_saelens_loads_the_export(planted: Planted, tmp_path: Path, activation: str) -> None:
+    sae_lens = pytest.importorskip("sae_lens", reason="needs sae-lens")
+    one = Planted(3.0 * planted.dictionary[:, :1], planted.home)
+    coder = trained(one, activation=activation, steps=30, norm="site", centre=True, l1_weight=0.1)
+    export_saelens(coder, tmp_path, metadata={"hook_name": "blocks.1.attn_hc.hook_streams_in"})
+    sae = sae_lens.SAE.load_from_disk(str(tmp_path), device="cpu")
+    assert sae.cfg.metadata.hook_name == "blocks.1.attn_hc.hook_streams_in"
+    a = one.tokens(200, torch.Generator().manual_seed(2))
+    close = torch.isclose(sae(a[:, 0]), coder(a)[:, 0], rtol=1e-4, atol=1e-4)
+    assert int((~close.all(dim=1)).sum()) <= 1  # a latent may lie on a threshold
+
+
 def test_export_needs_one_site(planted: Planted, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"export_saelens: coder: expected one site, got 4"):
         export_saelens(trained(planted, steps=1), tmp_path)
