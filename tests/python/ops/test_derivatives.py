@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from hyperstreams import ops
-from op_cases import BUILDS, Case, Maker
+from op_cases import BUILDS, Maker
+from op_judgement import Case
 
 SMALL = {name: build for name, build in BUILDS.items() if name != "mix_write_mixed"}
 

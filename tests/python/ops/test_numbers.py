@@ -9,7 +9,8 @@ import torch
 from hyperstreams import ops
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_cases import BUILDS, FLOATS, LAYOUTS, Maker, check_against_float64
+from op_cases import BUILDS, Maker
+from op_judgement import FLOATS, LAYOUTS, check_against_float64
 from torch import Tensor
 
 LEADS = ((), (1,), (5,), (0,), (2, 3), (2, 0, 3), (3, 1, 2), (67,))

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hyperstreams import ops
-from op_cases import BUILDS, Case, Maker, run
+from op_cases import BUILDS, Maker
+from op_judgement import Case, run
 
 # name: position of tensors with token axes (the others are parameters, summed over tokens).
 PER_TOKEN = {
