@@ -1,7 +1,7 @@
 // Torch ops of boundary; the contract stands in hyperstreams/boundary.h.
 //
-// What an argument or a result stands for that is absent (no write, no controller, given read
-// weights) is an empty tensor among the results.
+// A result that stands for something absent (no write, no controller, no given read weights) is an
+// empty tensor.
 #include "hyperstreams/boundary.h"
 
 #include <tuple>
@@ -200,21 +200,22 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
   ProjectBackwardArgs project_args = {};
   CoefficientsBackwardArgs coefficient_args = {};
   std::optional<Rows> pre, post, res, z, rms;
-  Tensor workspace, coefficient_partials;
+  Tensor workspace, coefficient_partials, statistics;
   if (next) {
     pre.emplace(grad_h_pre, 1, tokens, n, type, op, "grad_h_pre");
     post.emplace(grad_h_post, 1, tokens, n, type, op, "grad_h_post");
     if (next->has_h_res()) res.emplace(grad_h_res, 2, tokens, n * n, type, op, "grad_h_res");
     z.emplace(logits, next->per_stream ? 2 : 1, tokens, next->logit_count, type, op, "logits");
-    rms.emplace(inv_rms, next->per_stream ? 1 : 0, tokens, next->rms_count(), type, op, "inv_rms");
+    statistics = as_contiguous(inv_rms);
+    rms.emplace(statistics, next->per_stream ? 1 : 0, tokens, next->rms_count(), type, op,
+                "inv_rms");
     workspace = scratch(project_backward_workspace(next->shape), type);
     coefficient_partials =
         scratch(parts * (next->groups() + next->logit_count), ScalarType::Double);
     project_args.shape = next->shape;
-    project_args.x = next->view(in.view);
     project_args.phi = next->phi.const_data_ptr();
     project_args.norm_weight = data_or_null(next->norm_weight);
-    project_args.inv_rms = inv_rms.const_data_ptr();
+    project_args.inv_rms = statistics.const_data_ptr();
     project_args.eps = eps;
     project_args.eps_position = eps_position_of(eps_position, op);
     project_args.grad_phi = grad_phi.mutable_data_ptr();

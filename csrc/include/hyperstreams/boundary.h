@@ -39,8 +39,7 @@ struct BoundaryArgs {
 struct BoundaryBackwardArgs {
   const MixWriteBackwardArgs*
       write;  // null: no pending write. grad_out: grad_x', all else as there
-  // null: no controller. x is X' when write is null, else unused; grad_logits, grad_inv_rms and
-  // grad_x are not used.
+  // null: no controller. x, grad_logits, grad_inv_rms and grad_x are not used.
   const ProjectBackwardArgs* project;
   // null exactly when project is. grad_h_pre is beside what the read adds; grad_logits and
   // grad_inv_rms are not used; partials [boundary_partitions, 2 + mix_groups + K].

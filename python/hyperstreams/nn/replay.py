@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,34 +28,46 @@ def recompute_group_size(n_sites: int, n_streams: int) -> int:
     return max(1, round(math.sqrt(n_streams * n_sites / (n_streams + 2))))
 
 
+class _Saved:
+    """A tensor that the graph keeps, with the check that autograd leaves to saved-tensor hooks."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+        self.version = value._version
+
+    def __call__(self) -> Tensor:
+        """The tensor. Raises RuntimeError where it was modified in place since."""
+        if self.value._version != self.version:
+            raise RuntimeError(
+                "recompute: a tensor that backward needs was modified in place after the forward: "
+                f"shape {tuple(self.value.shape)}, {self.value.dtype}"
+            )
+        return self.value
+
+
 class _State:
     """The streams that one pending write leads to: kept, or replayed from those before."""
 
-    def __init__(self, source: Tensor | _State, write: Streams, depth: int) -> None:
+    def __init__(self, source: _Saved | _State, write: Streams, depth: int) -> None:
         self.source = source
         self.depth = depth  # writes since the streams that are kept
-        self.write = [write.y, write.h_res, write.h_post]
-        self.write = [None if value is None else value.detach() for value in self.write]
-        self.versions = [0 if value is None else value._version for value in self.write]
+        self.write = [
+            None if value is None else _Saved(value.detach())
+            for value in (write.y, write.h_res, write.h_post)
+        ]
         self.backend = ops.backend_status().backend
         self.replayed: Tensor | None = None
 
-    def replay(self) -> Tensor:
+    def __call__(self) -> Tensor:
         """The streams, with the forward's bits; those on the way are kept for their own turn."""
         chain = [self]
         while isinstance(chain[-1].source, _State) and chain[-1].source.replayed is None:
             chain.append(chain[-1].source)
         source = chain[-1].source
-        x = source if isinstance(source, Tensor) else source.replayed
+        x = source() if isinstance(source, _Saved) else source.replayed
         assert x is not None
         for state in reversed(chain):
-            versions = [0 if value is None else value._version for value in state.write]
-            if versions != state.versions:
-                raise RuntimeError(
-                    "recompute: a branch output or coefficient was modified in place after the "
-                    "forward; its site cannot be replayed"
-                )
-            y, h_res, h_post = state.write
+            y, h_res, h_post = (None if saved is None else saved() for saved in state.write)
             with torch.no_grad(), ops.backend(state.backend):
                 x = Streams(x, y, h_res, h_post).tensor
             state.replayed = x
@@ -63,7 +76,7 @@ class _State:
 
 
 class _Recorder:
-    """Knows which tensors of the forward are streams that can be replayed."""
+    """Knows which tensors of the forward are streams that can be replayed, while they live."""
 
     def __init__(self, group_size: int) -> None:
         self.group_size = group_size
@@ -71,6 +84,8 @@ class _Recorder:
 
     def find(self, x: Tensor) -> _State | None:
         """The state that x, or a detached alias of it, holds."""
+        if type(x) is not Tensor or x.layout != torch.strided:
+            return None
         reference, version, state = self.known.get(x.data_ptr(), (None, 0, None))
         known = None if reference is None else reference()
         if known is None or known.data_ptr() != x.data_ptr():
@@ -80,28 +95,35 @@ class _Recorder:
 
     def record(self, x: Tensor, write: Streams) -> None:
         """``x`` are the streams that the pending ``write`` led to."""
-        if not torch.is_grad_enabled() or x.numel() == 0:
+        if not x.requires_grad or x.numel() == 0:
             return
         before = self.find(write.x)
         depth = 1 if before is None else before.depth + 1
         if depth >= self.group_size:
             return  # kept as it is: the first streams of the next group
-        source = write.x.detach() if before is None else before
-        self.known[x.data_ptr()] = (weakref.ref(x), x._version, _State(source, write, depth))
+        state = _State(_Saved(write.x.detach()) if before is None else before, write, depth)
+        address = x.data_ptr()
 
-    def pack(self, x: Tensor) -> Tensor | _State:
+        def forget(reference: weakref.ref[Tensor]) -> None:
+            # From here on the graph alone keeps the state, where it needs it.
+            if self.known.get(address, (None,))[0] is reference:
+                del self.known[address]
+
+        self.known[address] = (weakref.ref(x, forget), x._version, state)
+
+    def pack(self, x: Tensor) -> _Saved | _State:
         """What the graph keeps in place of ``x``."""
         state = self.find(x)
-        return x if state is None else state
+        return _Saved(x) if state is None else state
 
     @staticmethod
-    def unpack(kept: Tensor | _State) -> Tensor:
+    def unpack(kept: _Saved | _State) -> Tensor:
         """The tensor again."""
-        return kept.replay() if isinstance(kept, _State) else kept
+        return kept()
 
 
-class _Active:
-    """The recorder of the block that is open, for the sites."""
+class _Active(threading.local):
+    """The recorder of the block that is open in this thread, for the sites."""
 
     recorder: _Recorder | None = None
 
@@ -145,9 +167,13 @@ def recompute(group_size: int | nn.Module) -> Iterator[None]:
     those), and branches do not run twice.
 
     group_size : sites per group, >= 1 (1 keeps all streams), or the model, for which
-        :func:`recompute_group_size` chooses. ``loss.backward()`` may be inside the block or after.
+        :func:`recompute_group_size` chooses from its different sites. ``loss.backward()`` may be
+        inside the block or after; gradients of gradients are taken after it.
 
-    Eager models only: a compiled one raises RuntimeError. Blocks do not nest.
+    A site called with a plain tensor leaves no write pending, so its streams are kept as ever.
+    Eager models only: in a compiled one the sites run eagerly, and ``fullgraph=True`` raises
+    RuntimeError. Blocks are of one thread and do not nest. Backward raises RuntimeError where a
+    tensor that it needs was modified in place after the forward.
     Source: mHC, 2512.24880, eq. 20.
     """
     size = _group_size(group_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,18 @@ from torch.utils import _pytree as pytree
 
 from .. import ops
 
+GEOMETRY = (
+    "gram",
+    "norm",
+    "cosine",
+    "differential_energy",
+    "curvature",
+    "curvature_count",
+    "position_curvature",
+    "position_curvature_count",
+)
+"""The fields of ``ops.stream_stats`` that are of streams alone."""
+
 
 class Streams(NamedTuple):
     """Streams ``x [..., n, C]`` and the pending mix and write of the last site.
@@ -18,7 +31,9 @@ class Streams(NamedTuple):
     The state is ``h_res x + h_post y`` (:attr:`tensor`); the next site computes it together with
     its own read. ``y=None``: nothing is pending. ``h_res=None``: the identity mixer. ``stats``:
     None, or a float64 tensor ``[sites so far, ops.stream_stats_size(n)]`` that each site extends.
-    A handle is immutable; using one twice is correct and computes the pending write twice.
+    A handle is immutable; using one twice is correct and computes the pending write twice. A site
+    reads from its streams in the pass that makes them, so a gradient by its ``x`` leaves out its
+    own branch: ``diagnostics.hooks`` has points with the whole gradient.
     """
 
     x: Tensor
@@ -62,26 +77,26 @@ def stats_row(
         x, y = x[..., :1], None if y is None else y[..., :1]
     row = ops.stream_stats(x, y, h_pre=h_pre, h_post=h_post, h_res=h_res)
     if coefficients_only:
-        first, last = _stream_fields(x.shape[-2])
-        nan = row.new_full((last - first,), math.nan)
-        row = torch.cat([row[:first], nan, row[last:]])
+        row = _nan_where(row, x.shape[-2], lambda name: name in ("read_signal_share", *GEOMETRY))
     return row.unsqueeze(0)
 
 
 def state_row(x: Tensor) -> Tensor:
     """``ops.stream_stats`` of streams alone, ``[1, size]``; the fields of coefficients are nan."""
     row = ops.stream_stats(x)
-    first, last = _stream_fields(x.shape[-2])
-    before, after = (row.new_full((k,), math.nan) for k in (first - 1, len(row) - last))
-    return torch.cat([row[:1], before, row[first:last], after]).unsqueeze(0)
+    return _nan_where(row, x.shape[-2], lambda name: name not in ("count", *GEOMETRY)).unsqueeze(0)
 
 
-def _stream_fields(n: int) -> tuple[int, int]:
-    """Which of the packed values need the streams: from the first index up to the second."""
+def _nan_where(row: Tensor, n: int, chosen: Callable[[str], bool]) -> Tensor:
+    """The packed row with nan in the fields whose names are chosen."""
     fields = ops.stream_stats_fields(n)
-    sizes, names = [math.prod(shape) for shape in fields.values()], list(fields)
-    first, last = (names.index(name) for name in ("read_signal_share", "h_pre_m2"))
-    return sum(sizes[:first]), sum(sizes[:last])
+    parts = row.split([math.prod(shape) for shape in fields.values()])
+    return torch.cat(
+        [
+            torch.full_like(part, math.nan) if chosen(name) else part
+            for name, part in zip(fields, parts, strict=True)
+        ]
+    )
 
 
 # Lets exported programs that take or return Streams be serialised.

@@ -34,21 +34,18 @@ def tapped_read(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """What ``connection`` returns, each value seen by ``tap`` on its way.
 
-    A site without a mixer shows the identity matrix. The site is computed again only when the
-    streams were replaced, and its read when ``h_pre`` was, so that a tap that changes nothing
-    leaves the same bits.
+    A site without a mixer shows the identity matrix. Write, coefficients and read run one after the
+    other, with the bits of the one pass, so that everything after a point is computed from, and
+    differentiable by, what the tap saw there and returned.
     """
-    state, u, h_pre, h_post, h_res = connection(pending.x, pending.y, pending.h_res, pending.h_post)
-    given = tap("hook_streams_in", state)
-    if given is not state:
-        state, u, h_pre, h_post, h_res = connection(given)
-    read_with = tap("hook_pre", h_pre)
-    if read_with is not h_pre:
-        u = ops.read(state, read_with)
+    state = tap("hook_streams_in", pending.tensor)
+    _, _, h_pre, h_post, h_res = connection(state)
+    h_pre = tap("hook_pre", h_pre)
+    u = ops.read(state, h_pre)
     matrix = h_res
     if matrix is None:
         matrix = torch.eye(state.shape[-2], dtype=h_post.dtype, device=h_post.device)
     mixed_with = tap("hook_res", matrix)
     if mixed_with is not matrix:
         h_res = mixed_with
-    return state, tap("hook_in", u), read_with, tap("hook_post", h_post), h_res
+    return state, tap("hook_in", u), h_pre, tap("hook_post", h_post), h_res

@@ -84,30 +84,33 @@ def boundary(
         if h_post is None:
             fail(ValueError, "boundary", "h_post", "[..., n] or [n] beside y", None)
         check_pending_write("boundary", x, y, h_res, h_post, write_bias, "write_bias")
+    else:
+        for argument, value in (("h_res", h_res), ("h_post", h_post), ("write_bias", write_bias)):
+            if value is not None:
+                fail(ValueError, "boundary", argument, "None without y", type(value).__name__)
     if read_weights is not None:
         check_coefficient("boundary", "read_weights", read_weights, "n", shape[:-1], 1, x)
     if n_streams != shape[-2]:
-        fail(ValueError, "boundary", "n_streams", f"{shape[-2]}, the streams of x", n_streams)
+        fail(ValueError, "boundary", "n_streams", f"{shape[-2]}, the streams of x", repr(n_streams))
     chosen = get_mixer(mixer)
-    if phi is not None and not centred and has_kernels("boundary", x):
-        settings = (
-            chosen,
-            n_streams,
-            read_activation,
-            write_activation,
-            mix_activation,
-            per_stream,
-        )
-        shapes, encoded = prepare(*settings)
-        if encoded is not None:
-            _check_controller(x, phi, norm_weight, alpha, bias, shapes, eps, eps_position)
-            x_out, u, h_pre, next_post, next_res = _boundary.boundary(
-                x, y, h_res, h_post, write_bias,
-                phi, norm_weight, alpha, bias, read_weights,
-                graph_constant(eps), EPS_POSITIONS.index(eps_position), encoded, settings,
-            )  # fmt: skip
-            has_mix = encoded.map != IDENTITY
-            return x if y is None else x_out, u, h_pre, next_post, next_res if has_mix else None
+    settings = (
+        chosen,
+        n_streams,
+        read_activation,
+        write_activation,
+        mix_activation,
+        per_stream,
+    )
+    shapes, encoded = prepare(*settings)
+    _check_controller(x, phi, norm_weight, alpha, bias, shapes, eps, eps_position)
+    if phi is not None and encoded is not None and not centred and has_kernels("boundary", x):
+        x_out, u, h_pre, next_post, next_res = _boundary.boundary(
+            x, y, h_res, h_post, write_bias,
+            phi, norm_weight, alpha, bias, read_weights,
+            graph_constant(eps), EPS_POSITIONS.index(eps_position), encoded, settings,
+        )  # fmt: skip
+        has_mix = encoded.map != IDENTITY
+        return x if y is None else x_out, u, h_pre, next_post, next_res if has_mix else None
     if phi is not None and y is not None:
         assert h_post is not None  # checked
         x, y = mix_write(x, y, h_res, h_post, bias=write_bias), None
@@ -155,7 +158,7 @@ def _write_and_read(
 
 def _check_controller(
     x: Tensor,
-    phi: Tensor,
+    phi: Tensor | None,
     norm_weight: Tensor | None,
     alpha: Tensor,
     bias: Tensor,
@@ -163,16 +166,18 @@ def _check_controller(
     eps: float,
     eps_position: str,
 ) -> None:
-    """The next site's parameters; the settings have kernels."""
-    n, width = x.shape[-2:]
-    features = width if shapes.per_stream else n * width
-    check_project("boundary", x, phi, norm_weight, features, eps)
-    logits = shapes.tail[-1]
-    if phi.shape[0] != logits:
-        fail(
-            ValueError, "boundary", "phi", f"[K, ...] with K = {logits} for {shapes.description}",
-            f"shape {tuple(phi.shape)}",
-        )  # fmt: skip
+    """The next site's parameters."""
+    if phi is not None:
+        n, width = x.shape[-2:]
+        features = width if shapes.per_stream else n * width
+        check_project("boundary", x, phi, norm_weight, features, eps)
+        logits = shapes.tail[-1]
+        if phi.shape[0] != logits:
+            fail(
+                ValueError, "boundary", "phi",
+                f"[K, ...] with K = {logits} for {shapes.description}",
+                f"shape {tuple(phi.shape)}",
+            )  # fmt: skip
     if eps_position not in EPS_POSITIONS:
         fail(
             ValueError, "boundary", "eps_position", "'inside', 'outside' or 'floor'",

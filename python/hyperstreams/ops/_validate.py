@@ -184,6 +184,9 @@ def check_coefficient_settings(
     """Settings that fit together; returns the shapes that they ask for."""
     check_n_streams(op, n)
     mixer.check(n)
+    for stage, activation in zip(("read", "write", "mix"), activations, strict=True):
+        if not isinstance(activation, Activation):
+            fail(TypeError, op, f"{stage}_activation", "an ops.Activation", repr(activation))
     if activations[2].is_softmax:
         fail(
             ValueError, op, "mix_activation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ class Progress:
         self.current = 0
         self.speeds: dict[int, float] = {}
         self.shown_tenth = -1
+        self.longest = 0
 
     def start(self, index: int) -> Callable[[dict[str, Any]], None]:
         """Begin run ``index``; the function takes every record that the run writes."""
@@ -84,17 +86,18 @@ class Progress:
             f"[{self.current + 1}/{len(self.labels)}] {self.labels[self.current]:<14} "
             f"step {step:>5}/{steps}  {kind} loss {loss:.3f}  "
             f"{'' if left is None else f'left: {duration(left[0])}, all {duration(left[1])}'}"
-        )
-        if terminal:
-            self.stream.write(f"\r{text:<78}")
-        else:
-            self.stream.write(text.rstrip() + "\n")
-        self.stream.flush()
+        ).rstrip()
+        self._write(text, "" if terminal else "\n")
 
     def finish(self, text: str) -> None:
         """End the current run's line with a closing remark."""
+        self._write(text, "\n")
+
+    def _write(self, text: str, end: str) -> None:
+        """Write ``text``, on a terminal over the line that is there and within its width."""
         if self.stream.isatty():
-            self.stream.write(f"\r{text:<78}\n")
-        else:
-            self.stream.write(text + "\n")
+            width = shutil.get_terminal_size().columns - 1  # a full line would wrap
+            self.longest = min(max(self.longest, len(text)), width)
+            text = "\r" + text[:width].ljust(self.longest)
+        self.stream.write(text + end)
         self.stream.flush()

@@ -27,7 +27,12 @@ is ``other``. standard_error: over held-out batches of one checkpoint; it is sil
 
 
 def standard_error(name: str, capture: Capture) -> torch.Tensor:
-    """Standard error of a quantity over batches, treating batches as independent; nan for one."""
+    """Standard error of a quantity over batches, treating batches as independent; nan for one.
+
+    Raises ValueError for the smallest and largest value of any token: they are no means.
+    """
+    if name.endswith(("_min", "_max")):
+        raise ValueError(f"standard_error: name: expected no extreme over tokens, got {name!r}")
     if capture.batches < 2:
         return torch.full_like(quantity(name, capture), torch.nan)
     values = torch.stack([quantity(name, capture.batch(k)) for k in range(capture.batches)])

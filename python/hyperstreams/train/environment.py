@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ def describe_environment() -> dict[str, Any]:
         **_source_commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_count": os.cpu_count(),
@@ -70,6 +71,13 @@ def _git(folder: Path, *arguments: str) -> str:
         check=True,
     )
     return done.stdout.strip()
+
+
+def _platform() -> str:
+    """System, the numbers of its version, machine; the tag of a kernel's build is left out."""
+    version = re.match(r"[\d.]*\d", platform.release())
+    parts = (platform.system(), version[0] if version else "", platform.machine())
+    return " ".join(part for part in parts if part)
 
 
 def _cpu_name() -> str:

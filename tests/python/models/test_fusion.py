@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import hyperstreams as hs
 import pytest
 import torch
 from hyperstreams.ops import _boundary
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def model_of(connection: str) -> hs.GPT:
@@ -45,15 +47,30 @@ def losses(connection: str, steps: int) -> tuple[list[float], Tensor]:
     return found, first
 
 
+class CountBoundaries(TorchDispatchMode):
+    """Counts calls of the fused op."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += func is torch.ops.hyperstreams._boundary.default
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize(
     "connection", ["mhc_lite", "mhc", "hc", "hc_static", "identity", "deepseek_v4_single_pass"]
 )
 def test_training_is_the_same_without_fusion(
     connection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fused, fused_logits = losses(connection, 6)
+    with CountBoundaries() as counted:
+        fused, fused_logits = losses(connection, 6)
+    # One for each site; before a static first site nothing is pending and nothing projected.
+    assert counted.calls == 6 * (3 if connection == "hc_static" else 4)
     monkeypatch.setattr(_boundary, "has_kernels", lambda *_: False)
-    single, single_logits = losses(connection, 6)
+    with CountBoundaries() as counted:
+        single, single_logits = losses(connection, 6)
+    assert counted.calls == 0
     assert torch.equal(fused_logits, single_logits)
     torch.testing.assert_close(fused, single, rtol=2e-5, atol=0)
     assert fused[-1] < fused[0]

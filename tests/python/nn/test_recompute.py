@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import hyperstreams as hs
 import pytest
 import torch
@@ -140,8 +142,9 @@ def kept_streams(group_size: int | None) -> int:
         assert recorder is not None
 
         def pack_rest(x: Tensor) -> object:
-            kept = recorder.pack(x)
-            return pack(kept) if isinstance(kept, Tensor) else kept
+            if recorder.find(x) is None:
+                pack(x)
+            return recorder.pack(x)
 
         with torch.autograd.graph.saved_tensors_hooks(pack_rest, recorder.unpack):
             model(h)
@@ -187,7 +190,7 @@ def test_bad_group_sizes(group_size: object) -> None:
         pass
 
 
-def test_models_without_sites_nesting_and_writes_in_place() -> None:
+def test_models_without_sites_and_nesting() -> None:
     with (
         pytest.raises(ValueError, match="expected a model with hyper-connection sites"),
         hs.recompute(nn.Linear(2, 2)),
@@ -200,20 +203,88 @@ def test_models_without_sites_nesting_and_writes_in_place() -> None:
     ):
         pass
 
-    class Overwrites(nn.Module):
-        def forward(self, u: Tensor) -> Tensor:
-            self.last = u * 2
-            return self.last
 
-    branch = Overwrites()
+class Remembers(nn.Module):
+    """A branch whose output can be reached afterwards."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        self.last = u * 2
+        return self.last
+
+
+@pytest.mark.parametrize("group_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("site", range(4))
+def test_overwritten_branch_outputs_are_noticed(group_size: int, site: int) -> None:
+    branch = Remembers()
     model = Model(sites=4)
-    model.sites[1].branch = branch
-    with hs.recompute(8):
+    model.sites[site].branch = branch
+    with hs.recompute(group_size):
         loss = model(hidden(5).requires_grad_()).sum()
     with torch.no_grad():
         branch.last.add_(1)
-    with pytest.raises(RuntimeError, match="modified in place after the forward"):
+    with pytest.raises(RuntimeError, match="modified in place"):
         loss.backward()
+
+
+@pytest.mark.parametrize("group_size", [1, 3])
+def test_overwritten_first_streams_and_parameters_are_noticed(group_size: int) -> None:
+    model = Model(sites=4)
+    with hs.recompute(group_size):
+        first = model.expand(hidden(5).requires_grad_())
+        x = first
+        for site in model.sites:
+            x = site(x)
+        loss = model.reduce(x).sum()
+    with torch.no_grad():
+        first.x.mul_(2)
+    with pytest.raises(RuntimeError, match="modified in place"):
+        loss.backward()
+    with hs.recompute(group_size):
+        loss = model(hidden(5)).sum()
+    with torch.no_grad():
+        model.sites[2].branch.weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified in place"):
+        loss.backward()
+
+
+def test_nothing_is_kept_once_the_graph_is_gone() -> None:
+    model = Model()
+    with hs.recompute(3):
+        recorder = ACTIVE.recorder
+        assert recorder is not None
+        for _ in range(3):
+            model(hidden().requires_grad_()).sum().backward()
+            assert not recorder.known
+        with torch.no_grad():
+            x = model.expand(hidden())
+            states = [x := site(x) for site in model.sites]
+        assert len(states) == SITES
+        assert not recorder.known
+
+
+def test_saved_tensors_without_storage() -> None:
+    class Sparse(nn.Module):
+        def forward(self, u: Tensor) -> Tensor:
+            return torch.sparse.mm(torch.eye(u.shape[0]).to_sparse(), u)
+
+    site = hnn.HyperConnection(Sparse(), n_streams=N, width=WIDTH)
+    h = torch.randn(6, N, WIDTH, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    want = torch.autograd.grad(site(site(hnn.Streams(h))).tensor.sin().sum(), h)[0]
+    with hs.recompute(2):
+        loss = site(site(hnn.Streams(h))).tensor.sin().sum()
+    assert torch.equal(torch.autograd.grad(loss, h)[0], want)
+
+
+def test_blocks_belong_to_their_thread() -> None:
+    found: list[list[Tensor]] = []
+    with hs.recompute(2):
+        other = threading.Thread(
+            target=lambda: found.append(gradients(Model(sites=3), hidden(5), 3))
+        )
+        other.start()
+        other.join()
+    want = gradients(Model(sites=3), hidden(5), None)
+    assert all(torch.equal(a, b) for a, b in zip(found[0], want, strict=True))
 
 
 def test_a_compiled_model_is_refused() -> None:

@@ -140,9 +140,21 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "boundary without h_post": (
         lambda: ops.boundary(X, Y, H2, None, PHI, None, ALPHA, BIAS, n_streams=4, mixer="free"),
         ValueError, r"boundary: h_post: expected .* beside y, got None"),
+    "boundary h_post without y": (
+        lambda: boundary(y=None, h_res=None), ValueError,
+        r"boundary: h_post: expected None without y, got Tensor"),
+    "boundary write_bias without y": (
+        lambda: boundary(y=None, h_res=None, h_post=None, write_bias=t(8)), ValueError,
+        r"boundary: write_bias: expected None without y, got Tensor"),
+    "boundary static bias": (
+        lambda: boundary(phi=None, bias=t(7)), ValueError,
+        r"boundary: bias: expected \[K\] = \(24,\), got shape \(7,\)"),
     "boundary n_streams": (
-        lambda: boundary(n_streams=3), ValueError,
-        r"boundary: n_streams: expected 4, the streams of x, got 3"),
+        lambda: boundary(n_streams="4"), ValueError,
+        r"boundary: n_streams: expected 4, the streams of x, got '4'"),
+    "boundary read_activation": (
+        lambda: boundary(read_activation="sigmoid"), TypeError,
+        r"read_activation: expected an ops.Activation, got 'sigmoid'"),
     "boundary y": (lambda: boundary(y=t(2, 3, 9)), ValueError, r"boundary: y: .* got shape \(2, 3, 9\)"),
     "boundary h_post half": (
         lambda: boundary(h_post=H1.half()), TypeError, r"boundary: h_post: .*call h_post.float\(\)"),

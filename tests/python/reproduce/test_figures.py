@@ -16,6 +16,7 @@ from hyperstreams.diagnostics import capture, quantity
 from hyperstreams.reproduce import style
 from hyperstreams.reproduce.figures import FIGURES, get_figure, make_figure, run_figure
 from hyperstreams.reproduce.mixers import entry, shown_sites
+from hyperstreams.reproduce.records import standard_error
 from hyperstreams.reproduce.runs import CapturedRun, describe, open_runs
 from hyperstreams.train import RunError
 from hyperstreams.train.trainer import build_model
@@ -207,6 +208,18 @@ def test_bad_requests_are_worded(run_dirs: dict[str, Path], tmp_path: Path) -> N
         run_figure("fig2", [run_dirs["residual"]], tmp_path)
     with pytest.raises(RunError, match="not a run directory"):
         run_figure("fig2", [tmp_path], tmp_path)
+
+
+def test_standard_errors_are_of_means(stream_runs: Sequence[CapturedRun]) -> None:
+    captured = stream_runs[0].trained
+    assert captured.batches > 1
+    shares = [quantity("read_share", captured.batch(k)) for k in range(captured.batches)]
+    expected = torch.stack(shares).std(dim=0) / captured.batches**0.5
+    assert torch.equal(standard_error("read_share", captured), expected)
+    assert standard_error("read_share", captured.batch(0)).isnan().all()
+    for name in ("read_min", "mixer_max"):
+        with pytest.raises(ValueError, match=f"standard_error: name: .* got '{name}'"):
+            standard_error(name, captured)
 
 
 def test_printed_mixer_entries() -> None:

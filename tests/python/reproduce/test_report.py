@@ -231,11 +231,12 @@ def test_time_left_adds_up() -> None:
     assert duration(360) == "6 min"
 
 
-def test_a_terminal_keeps_one_line_per_run() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_a_terminal_keeps_one_line_per_run() -> None:
     terminal = Terminal()
     progress = Progress(["mHC-lite + LSS"], [1.0], 1500, stream=terminal, clock=lambda: 0.0)
     record = progress.start(0)
@@ -246,3 +247,30 @@ def test_a_terminal_keeps_one_line_per_run() -> None:
     assert text.count("\n") == 1
     assert text.count("\r") == 4
     assert all(len(part) <= 79 for part in text.split("\r"))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_long_line_leaves_no_tail(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    now, terminal = 0.0, Terminal()
+    progress = Progress(["mhc_lite+lss seed 3"], [1.0], 30000, stream=terminal, clock=lambda: now)
+    record = progress.start(0)
+    record({"kind": "train", "step": 0, "loss": 2.0})
+    now = 85.0
+    record({"kind": "train", "step": 100, "loss": 2.0})
+    record({"kind": "train", "step": 30000, "loss": 2.0})
+    progress.finish("finished")
+    start = "[1/1] mhc_lite+lss seed 3 step"
+    texts = [
+        f"{start}     0/30000  train loss 2.000",
+        f"{start}   100/30000  train loss 2.000  left: 7.06 h, all 7.06 h",
+        f"{start} 30000/30000  train loss 2.000  left: 0 s, all 0 s",
+        "finished",
+    ]
+    assert len(texts[1]) > 79
+    screen = ""
+    for line, text in zip(terminal.getvalue()[1:].split("\r"), texts, strict=True):
+        line = line.removesuffix("\n")
+        assert len(line) < columns
+        screen = line + screen[len(line) :]
+        assert screen.rstrip() == text[: columns - 1].rstrip()

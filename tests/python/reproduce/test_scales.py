@@ -245,7 +245,7 @@ def test_a_second_call_trains_and_measures_nothing(
     # Coders of figure 5; two runs, each trained and untrained.
     assert len([line for line in lines if ": crosscoder " in line]) == 7
     assert len([line for line in lines if ": interventions, " in line]) == 4
-    assert all(re.search(r" about \d+ s left$", line) for line in lines[:-1])
+    assert all(re.search(r" about \d+ (s|min) left$", line) for line in lines[:-1])
 
     def again(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("trained or measured again")

@@ -96,8 +96,14 @@ class Capture:
 
         ``[sites, ...]`` for coefficients, which the readout does not have; ``[sites + 1, ...]`` for
         what describes the state. Angles are divided by the number of angles. No tokens: nan.
+        Raises ValueError for what is no sum over tokens: ``_min`` and ``_max``, and for the counts.
         """
         total = self.total(name)
+        if name.endswith(("_min", "_max", "count")):
+            raise ValueError(
+                f"Capture.mean: name: expected a field that is summed over tokens, got {name!r}; "
+                f"total({name!r}) gives it"
+            )
         count = self.total(_COUNTERS.get(name, "count"))
         mean = total / count.reshape(count.shape + (1,) * (total.ndim - count.ndim))
         return mean if name in _STATE_FIELDS else mean[:-1]

@@ -97,9 +97,11 @@ def hooks(model: nn.Module, functions: Mapping[str, Hook]) -> Iterator[None]:
 
     functions : patterns as of the shell (``"blocks.*.attn_hc.hook_pre"``) to
         ``hook(value, name) -> Tensor | None``. A point that several match calls them in order, each
-        with the value of the one before. Gradients flow through what is returned.
+        with the value of the one before. Gradients flow through what is returned, and by a value
+        that a function keeps they are whole.
 
-    A compiled model runs a second graph while hooks are set. Blocks may be nested: inner functions
+    Hooks that change nothing leave the outputs' bits; between write and read the model then runs
+    op by op, whose gradients differ from the one pass's by rounding. A compiled model runs a second graph while hooks are set. Blocks may be nested: inner functions
     see what outer ones return. Raises ValueError for a pattern that matches no point, naming the
     points, and for a replacement of another shape.
     """

@@ -75,7 +75,8 @@ class Probe:
     there is one graph for each of the two. Forwards in evaluation mode do not count. Several
     forwards of a step (gradient accumulation) are merged; one that is recomputed (activation
     checkpointing) counts once. With ``torch.distributed`` the statistics of all ranks of ``group``
-    are merged, in one small all-gather, in :meth:`scalars`; every rank must call it.
+    are merged, in one small all-gather, in :meth:`scalars`; each of them must call it. A rank
+    outside ``group`` keeps its own statistics.
 
     model : one ``nn.ExpandStreams``, ``nn.HyperConnection`` sites and one ``nn.ReduceStreams``; or
         a :class:`GPT` with AltUp, ResiDual or another connection whose states hold several streams:
@@ -83,12 +84,15 @@ class Probe:
     every : sample the steps that it divides, and early ones of ``DENSE`` if ``dense``.
     what : names of ``QUANTITIES``; None: ``STREAMS``, as far as they are defined. When all need
         coefficients alone (``COEFFICIENTS``, ``TOKENS``) no pass over the streams is spent.
-    sinks : called with the step and its scalars; see ``diagnostics.sinks``.
+    sinks : called with the step and its scalars: :class:`DictSink`, :class:`JsonlSink`,
+        :class:`TensorBoardSink`, :class:`WandbSink` or any ``sink(step, scalars)``.
+    group : the process group to merge over; None: all ranks, where there are several.
 
     Attributes: ``samples``, the captures by step; ``moments``, of every scalar over samples: their
-    spread is over training. That over micro-batches is in a sample's ``batch(k)``, that over tokens
-    in its quantities ``TOKENS``: ``read_mean``, ``read_variance``, ``read_min``, ``read_max`` of
-    ``h_pre``, ``write_...`` of ``h_post``, ``mean_mixer``, ``mixer_...`` of ``h_res``.
+    spread is over training. That over micro-batches is in a sample's ``batch(k)``, except where
+    ranks were merged, which leaves one batch. That over tokens is in its quantities ``TOKENS``:
+    ``read_mean``, ``read_variance``, ``read_min``, ``read_max`` of ``h_pre``, ``write_...`` of
+    ``h_post``, ``mean_mixer``, ``mixer_...`` of ``h_res``.
     """
 
     def __init__(
@@ -198,7 +202,8 @@ class Probe:
         sums = torch.stack(list(rows)).detach()
         n = streams_of_size(sums.shape[-1])
         distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
+        several = distributed.is_available() and distributed.is_initialized()
+        if several and distributed.get_rank(self.group) >= 0:  # -1: outside the group
             own = merge_stream_stats(sums, n)
             ranks = [torch.empty_like(own) for _ in range(distributed.get_world_size(self.group))]
             distributed.all_gather(ranks, own, group=self.group)

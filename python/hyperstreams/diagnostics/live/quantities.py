@@ -288,8 +288,4 @@ def quantity(name: str, capture: Capture) -> Tensor:
 
 def needs_streams(name: str) -> bool:
     """Whether a quantity describes the streams too, and not the coefficients alone."""
-    return QUANTITIES[name].rows == "state" or name in (
-        "read_signal_share",
-        "write_signal_share",
-        "relative_update",
-    )
+    return QUANTITIES[name].rows == "state" or name in ("read_signal_share", "relative_update")

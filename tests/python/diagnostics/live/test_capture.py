@@ -128,6 +128,20 @@ def test_quantities_equal_their_per_token_definitions() -> None:
             assert torch.allclose(quantity(name, result)[k], value, rtol=1e-8), (name, k)
 
 
+def test_means_are_of_sums_only() -> None:
+    result = capture(Stack(), batches())
+    for name in ops.stream_stats_fields(N):
+        if name.endswith(("_min", "_max", "count")):
+            with pytest.raises(ValueError, match=rf"Capture\.mean: name: .*total\('{name}'\)"):
+                result.mean(name)
+            assert result.total(name).shape[0] == SITES + 1
+        else:
+            assert result.mean(name).isfinite().all(), name
+    assert (result.total("h_pre_min")[:-1] <= result.mean("h_pre")).all()
+    with pytest.raises(ValueError, match="Capture: field: expected one of"):
+        result.mean("h_mix_min")
+
+
 def test_every_quantity_has_its_shape() -> None:
     result = capture(Stack(), batches())
     sizes = {"site": SITES, "stream": N, "destination": N, "source": N, "other": N}

@@ -11,8 +11,16 @@ import pytest
 import torch
 from hyperstreams import diagnostics
 from hyperstreams import nn as hnn
-from hyperstreams.diagnostics import DictSink, JsonlSink, TensorBoardSink, WandbSink, capture
+from hyperstreams.diagnostics import (
+    QUANTITIES,
+    DictSink,
+    JsonlSink,
+    TensorBoardSink,
+    WandbSink,
+    capture,
+)
 from hyperstreams.diagnostics.live.probe import COEFFICIENTS, TOKENS
+from hyperstreams.diagnostics.live.quantities import needs_streams
 from small_models import model_of as scrambled_model
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -81,6 +89,25 @@ def test_coefficients_alone_give_the_same_numbers_and_nan_for_the_streams() -> N
         seen = [diagnostics.quantity(name, each.samples[0]) for each in (probe, full)]
         assert torch.equal(*seen)
         assert seen[0].isfinite().all()
+
+
+def test_the_level_of_coefficients_gives_every_quantity_that_needs_no_streams() -> None:
+    model = scrambled_model().train()
+    names = [name for name in QUANTITIES if not needs_streams(name)]
+    samples = []
+    for what in (names, None):
+        with hs.Probe(model, what=what) as probe:
+            model(*batch())
+            probe.scalars(0)
+        samples.append(probe.samples[0])
+    alone, full = samples
+    assert "write_signal_share" in names
+    for name in names:
+        values = diagnostics.quantity(name, alone)
+        assert values.isfinite().all(), name
+        torch.testing.assert_close(values, diagnostics.quantity(name, full), msg=name)
+    for name in QUANTITIES.keys() - set(names):
+        assert diagnostics.quantity(name, alone).isnan().all(), name
 
 
 def test_captures_inside_a_probe_of_coefficients_are_whole() -> None:
@@ -317,3 +344,34 @@ def test_sums_of_all_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         own = [diagnostics.quantity("write_variance", both.batch(k)) for k in range(2)]
         assert (variance > (own[0] + own[1]) / 2).all()
         assert torch.allclose(diagnostics.quantity("write_variance", sample), variance, rtol=1e-4)
+
+
+def _train_beside_a_group(rank: int, store: str, out: str) -> None:
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    try:
+        model = scrambled_model("mhc_lite", n_layer=1).train()
+        with hs.Probe(model, group=dist.new_group([0])) as probe:
+            for seed in (rank, 2):
+                model(*batch(seed))
+            probe.scalars(0)
+        probe.samples[0].save(f"{out}/{rank}.json")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_rank_outside_the_group_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    arguments = (str(tmp_path / "store"), str(tmp_path))
+    torch.multiprocessing.spawn(_train_beside_a_group, arguments, nprocs=2)
+    model = scrambled_model("mhc_lite", n_layer=1)
+    for rank in range(2):
+        sums = capture(model, [batch(rank), batch(2)]).sums
+        if rank == 0:
+            sums = hs.ops.merge_stream_stats(sums, 4).unsqueeze(0)
+        sample = diagnostics.Capture.load(tmp_path / f"{rank}.json")
+        torch.testing.assert_close(sample.sums, sums, rtol=1e-5, atol=1e-6)
