@@ -17,7 +17,7 @@ os.environ["HYPERSTREAMS_REQUIRE_FUSED"] = "1"
 from hyperstreams import backend_status
 
 from . import compare, own_tests, results
-from .case import Case
+from .case import Case, check_baselines
 from .measure import measure
 from .registry import all_cases, select
 from .report import duration, gates, markdown, ratio
@@ -133,9 +133,12 @@ def main(argv: list[str] | None = None) -> int:
     if library != "loaded":
         made.error(f"the compiled ops are missing ({library}): make build")
     arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    if arguments.compare and arguments.without:
+        made.error("--without: expected no --compare beside it, which times no baselines, got both")
     if arguments.quick:
         arguments.without.append("compiled")
     try:
+        check_baselines(arguments.without, "--without")
         cases = select(all_cases(), arguments.only)
     except ValueError as error:
         made.error(str(error))

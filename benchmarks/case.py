@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,20 @@ from .timing import Call
 from .work import Work
 
 Factory = Callable[[], Call]
+
+BASELINES = (
+    *("eager", "compiled", "autograd alone"),
+    *("transformers", "lucidrains", "liger"),
+    *("torch.add", "residual", "without"),
+)
+"""The names that a baseline may have."""
+
+
+def check_baselines(names: Iterable[str], argument: str) -> None:
+    """ValueError, about ``argument``, for the first name that no baseline has."""
+    for name in names:
+        if name not in BASELINES:
+            raise ValueError(f"{argument}: expected any of {', '.join(BASELINES)}, got {name!r}")
 
 
 class Absent(Exception):
@@ -21,12 +35,15 @@ class Absent(Exception):
 class Workload:
     """The call that is timed, and what it is timed against.
 
-    baselines : name -> what makes the call; it raises :class:`Absent` with the reason where that
-        baseline does not exist.
+    baselines : name, of ``BASELINES`` -> what makes the call; it raises :class:`Absent` with the
+        reason where that baseline does not exist.
     """
 
     call: Call
     baselines: Mapping[str, Factory] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_baselines(self.baselines, "Workload: baselines")
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ class Case:
     tokens : tokens of one call, for the time per token.
     curve : (axis, value) of a scaling curve's point.
     threads, isa : None leaves the process's own.
-    gate : a limit that fails the run when it is exceeded.
+    gate : a limit that fails the run when it is exceeded; without its baseline it says nothing.
     """
 
     name: str

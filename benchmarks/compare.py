@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,28 @@ class Side:
             stdout=subprocess.PIPE,
             text=True,
         )
-        found = Path(self._answer()["package"]).resolve()
+        try:
+            self._check(package)
+        except ValueError:
+            self.close()
+            raise
+
+    def _check(self, package: Path) -> None:
+        answer = self._answer()
+        if "error" in answer:
+            raise ValueError(
+                f"--compare: {package}: expected a package that this tree's cases run on, "
+                f"got {answer['error']}"
+            )
+        found = Path(answer["package"]).resolve()
         if not found.is_relative_to(package.resolve()):
             raise ValueError(f"--compare: expected the package of {package}, got {found}")
 
     def ask(self, **request: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # of a worker that stopped; its answer is missing then
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -72,7 +87,10 @@ def compare_case(name: str, sides: Mapping[str, Side], *, rounds: int) -> dict[s
         order = list(sides) if turn % 2 == 0 else list(sides)[::-1]
         for side in order:
             time.sleep(PAUSE_SECONDS)
-            times[side].append(sides[side].ask(repeats=repeats)["seconds"])
+            answer = sides[side].ask(repeats=repeats)
+            if "error" in answer:
+                return record | {"error": f"{side}: {answer['error']}"}
+            times[side].append(answer["seconds"])
     for side, seconds in times.items():
         middle, low, high = (round(1e3 * value, 6) for value in spread(seconds))
         record[side] = {"median_ms": middle, "p10_ms": low, "p90_ms": high}
@@ -100,35 +118,43 @@ def table(records: Sequence[Mapping[str, Any]], other: str) -> str:
 
 
 def run(cases: Sequence[Case], arguments: argparse.Namespace, command: list[str]) -> int:
-    """Build, time, print and write; the exit status."""
+    """Build, time, print and write; the exit status. The files are complete after every case."""
+    sides: dict[str, Side] = {}
     try:
-        packages = {"this": revision.ROOT / "python", "other": revision.built(arguments.compare)}
         commit = revision.commit_of(arguments.compare)
+        packages = {"this": revision.ROOT / "python", "other": revision.built(arguments.compare)}
+        for name, package in packages.items():
+            sides[name] = Side(package, threads=arguments.threads, device=arguments.device)
+        return _run(cases, arguments, command, sides, commit)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    environment = results.environment_record(command)
-    sides: dict[str, Side] = {}
-    try:
-        for name, package in packages.items():
-            sides[name] = Side(package, threads=arguments.threads, device=arguments.device)
-        records = []
-        for case in cases:
-            records.append(compare_case(case.name, sides, rounds=arguments.rounds))
-            print(table(records[-1:], arguments.compare).splitlines()[-1], flush=True)
     finally:
         for side in sides.values():
             side.close()
+
+
+def _run(
+    cases: Sequence[Case],
+    arguments: argparse.Namespace,
+    command: list[str],
+    sides: Mapping[str, Side],
+    commit: str,
+) -> int:
+    kind = "_".join(["compare", commit[:12], *arguments.only])
+    out = arguments.out or results.default_path(kind, arguments.device, arguments.threads)
+    records: list[dict[str, Any]] = []
     result = {
         "format": results.FORMAT,
-        "environment": environment,
+        "environment": results.environment_record(command),
         "rounds": arguments.rounds,
         "compared_with": {"revision": arguments.compare, "commit": commit},
         "cases": records,
     }
-    kind = "_".join(["compare", commit[:12], *arguments.only])
-    out = arguments.out or results.default_path(kind, arguments.device, arguments.threads)
-    written = [results.write_json(result, out), out.with_suffix(".md")]
-    written[1].write_text(table(records, arguments.compare), encoding="utf-8")
+    for case in cases:
+        records.append(compare_case(case.name, sides, rounds=arguments.rounds))
+        print(table(records[-1:], arguments.compare).splitlines()[-1], flush=True)
+        written = [results.write_json(result, out), results.beside(out, ".md")]
+        written[1].write_text(table(records, arguments.compare), encoding="utf-8")
     print("written: " + ", ".join(str(path) for path in written))
     return 1 if any("error" in record for record in records) else 0

@@ -108,7 +108,7 @@ def numbers(case: Case, times: Mapping[str, Sequence[float]], roof: Roof) -> dic
             "ratio_p90": round(high, 4),
         }
     record["baselines"] = baselines
-    if case.gate is not None:
+    if case.gate is not None and case.gate.baseline in faster:
         share = case.gate.share(faster[case.gate.baseline])
         record["gate"] = {
             "baseline": case.gate.baseline,

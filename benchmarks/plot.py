@@ -2,47 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hyperstreams.reproduce.style import RC, RUN_COLOURS
+from hyperstreams.reproduce.style import RUN_COLOURS, house_style, new_figure
 
 from .report import COSTS
 
-LARGEST = 60
-"""Cases in the picture; the table has them all."""
+FIRST_GROUPS = ("boundary", "sublayer", "small")
+"""The groups drawn first; the others follow in the order of the tables."""
+MOST_ROWS = 60
+"""Of one panel; the table has every case."""
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
     """Write the picture; ImportError without matplotlib (the extra ``plot``)."""
-    matplotlib: Any = import_module("matplotlib")
-    matplotlib.use("Agg")
-    pyplot: Any = import_module("matplotlib.pyplot")
+    with house_style():
+        figure_of(result).savefig(path, dpi=150)
+
+
+def figure_of(result: Mapping[str, Any]) -> Any:
+    """The matplotlib figure: one panel beside another for each of the three that has cases."""
     records = [record for record in result["cases"] if "error" not in record]
-    compared = [r for r in records if set(r["baselines"]) - set(COSTS)][:LARGEST]
-    roofs = [r for r in records if "roofline" in r][:LARGEST]
+    compared = rows([record for record in records if set(record["baselines"]) - set(COSTS)])
+    roofs = rows([record for record in records if "roofline" in record])
     curves = _curves(records)
-    with matplotlib.rc_context(RC):
-        height = max(2.5, 0.16 * len(compared), 2.2 * ((len(curves) + 1) // 2))
-        figure = pyplot.figure(figsize=(11, height), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(1.2, 1))
-        if compared:
-            _ratios(left.subplots(), compared)
-        if curves:
-            axes = list(right.subplots((len(curves) + 1) // 2, 2, squeeze=False).flat)
-            for axis, (name, points) in zip(axes, curves.items(), strict=False):
-                _curve(axis, name, points)
-            for axis in axes[len(curves) :]:
-                axis.set_visible(False)
-        elif roofs:
-            _roof(right.subplots(), roofs)
-        figure.savefig(path, dpi=150)
-        pyplot.close(figure)
+    panels: list[Callable[[Any], None]] = []
+    if compared:
+        panels.append(partial(_ratios, records=compared))
+    if roofs:
+        panels.append(partial(_roof, records=roofs))
+    if curves:
+        panels.append(partial(_scaling, curves=curves))
+    count = max(1, len(panels))
+    height = max(2.5, 0.16 * len(compared), 0.16 * len(roofs), 2.2 * ((len(curves) + 1) // 2))
+    figure = new_figure(5.5 * count, height)
+    for place, panel in zip(figure.subfigures(1, count, squeeze=False).flat, panels, strict=False):
+        panel(place)
+    return figure
 
 
-def _ratios(axis: Any, records: Sequence[Mapping[str, Any]]) -> None:
+def rows(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records of a panel, those of ``FIRST_GROUPS`` first."""
+
+    def rank(record: Mapping[str, Any]) -> int:
+        group = record["name"].partition("/")[0]
+        return FIRST_GROUPS.index(group) if group in FIRST_GROUPS else len(FIRST_GROUPS)
+
+    return sorted(records, key=rank)[:MOST_ROWS]
+
+
+def _ratios(place: Any, records: Sequence[Mapping[str, Any]]) -> None:
+    axis = place.subplots()
     names = list(dict.fromkeys(n for r in records for n in r["baselines"] if n not in COSTS))
     for name, colour in zip(names, RUN_COLOURS, strict=False):
         found = [(k, r["baselines"][name]) for k, r in enumerate(records) if name in r["baselines"]]
@@ -68,7 +81,8 @@ def _ratios(axis: Any, records: Sequence[Mapping[str, Any]]) -> None:
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.2)
 
 
-def _roof(axis: Any, records: Sequence[Mapping[str, Any]]) -> None:
+def _roof(place: Any, records: Sequence[Mapping[str, Any]]) -> None:
+    axis = place.subplots()
     percent = [record["roofline"]["percent"] for record in records]
     axis.barh(range(len(records)), percent, color=RUN_COLOURS[0], height=0.6)
     axis.set_xlabel("percent of the roof")
@@ -88,6 +102,14 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, f
             name, value = record["curve"]
             found.setdefault(name, []).append((value, record["ns_per_token"]))
     return found
+
+
+def _scaling(place: Any, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    axes = list(place.subplots((len(curves) + 1) // 2, 2, squeeze=False).flat)
+    for axis, (name, points) in zip(axes, curves.items(), strict=False):
+        _curve(axis, name, points)
+    for axis in axes[len(curves) :]:
+        axis.set_visible(False)
 
 
 def _curve(axis: Any, name: str, points: Sequence[tuple[int, float]]) -> None:

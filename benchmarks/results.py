@@ -39,9 +39,14 @@ def default_path(kind: str, device: str, threads: int) -> Path:
     return FOLDER / f"{stem + '_' if stem else ''}{device}_{threads}threads_{day}.json"
 
 
+def beside(path: Path, suffix: str) -> Path:
+    """``path`` with this ending in place of ``.json``, or after whatever else it ends in."""
+    return path.with_name(path.name.removesuffix(".json") + suffix)
+
+
 def write_json(result: Mapping[str, Any], path: Path) -> Path:
     """The JSON file, with that ending."""
-    path = path.with_suffix(".json")
+    path = beside(path, ".json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path
@@ -49,11 +54,11 @@ def write_json(result: Mapping[str, Any], path: Path) -> Path:
 
 def write(result: Mapping[str, Any], path: Path) -> list[Path]:
     """The files written; the picture is left out, with a word, where matplotlib is missing."""
-    written = [write_json(result, path), path.with_suffix(".md")]
+    written = [write_json(result, path), beside(path, ".md")]
     written[1].write_text(markdown(result), encoding="utf-8")
     try:
-        draw(result, path.with_suffix(".png"))
-        written.append(path.with_suffix(".png"))
+        draw(result, beside(path, ".png"))
+        written.append(beside(path, ".png"))
     except ImportError as error:
-        print(f"no picture ({error}): pip install hyperstreams[plot]")
+        print(f"no picture: {error}")
     return written

@@ -13,16 +13,22 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILT = ROOT / "build" / "compare"
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str, silent: str = "failed") -> str:
+    """What git says; ``silent``: the reason of a failure of which it says nothing."""
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"--compare: git {' '.join(arguments)}: {done.stderr.strip()}")
+        said = done.stderr.strip()
+        reason = f"git {' '.join(arguments)}: {said}" if said else silent
+        raise ValueError(f"--compare: {reason}")
     return done.stdout.strip()
 
 
 def commit_of(revision: str) -> str:
     """The full name of a commit; ValueError where git knows none."""
-    return _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    return _git(
+        *("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"),
+        silent=f"expected a revision that git knows, got {revision!r}",
+    )
 
 
 def built(revision: str) -> Path:

@@ -29,12 +29,14 @@ class Roof:
     multiply_rate: Mapping[str, float]
 
     def bandwidth(self, moved: int) -> float:
-        """Bytes per second of the largest copy that moves no more than ``moved`` bytes.
+        """The most bytes per second of the copies that move no less than the fitting one, which is
+        the largest of those that move no more than ``moved`` bytes.
 
-        The smaller copy fits caches at least as well, so that the roof is not set too low.
+        The fitting copy is in caches at least as well as what moves ``moved`` bytes; a larger copy
+        has the higher rate where the cost of a call binds the smaller one.
         """
-        fitting = [size for size in self.copy_bandwidth if size <= moved]
-        return self.copy_bandwidth[max(fitting, default=min(self.copy_bandwidth))]
+        fitting = max((size for size in self.copy_bandwidth if size <= moved), default=0)
+        return max(rate for size, rate in self.copy_bandwidth.items() if size >= fitting)
 
     def rate(self, dtype: str) -> float:
         """Operations per second; half precision may as well be computed in float32."""

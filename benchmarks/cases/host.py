@@ -14,7 +14,7 @@ from hyperstreams import ops
 from ..case import Case, Factory, Workload
 from ..peers import SiteSpec
 from ..problem import BOTH, FORWARD, RECORDED, Problem, by_reference
-from .sites import boundary, inputs_of
+from .sites import TESTS, boundary, inputs_of
 
 TOKENS, WIDTH, DECODE_WIDTH = 2, 8, 768
 CONNECTION = "mhc"
@@ -45,7 +45,7 @@ def _case(
         )
         return _beside_an_add(build(spec, *inputs_of(spec)), mode)
 
-    tests = ("read",) if build is _read else ("read", "mix_write", "project", "coefficients")
+    tests = ("read",) if build is _read else TESTS
     return Case(name=name, build=workload, tests=tests, tokens=tokens)
 
 

@@ -11,6 +11,7 @@ from hyperstreams.models import GPT, GPTConfig
 from ..case import Case, Workload
 from ..problem import by_reference
 from ..timing import Call
+from .sites import TESTS
 
 CONNECTIONS = ("hc", "mhc_lite", "mhc")
 TOKENS_PER_STEP = 2048
@@ -51,6 +52,6 @@ def cases() -> Iterator[Case]:
         yield Case(
             name=f"step/tiny/{connection}",
             build=partial(_workload, connection),
-            tests=("read", "mix_write", "project", "coefficients", "site", "model"),
+            tests=(*TESTS, "model"),
             tokens=TOKENS_PER_STEP,
         )

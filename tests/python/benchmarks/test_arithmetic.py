@@ -94,10 +94,19 @@ def test_unknown_operations_stay_unknown() -> None:
     assert work.coefficients(tokens=7, logits=24, outputs=24, backward=False).flops is None
 
 
-def test_bandwidth_is_that_of_the_largest_copy_within() -> None:
+def test_bandwidth_is_the_best_of_the_fitting_copy_and_the_larger_ones() -> None:
     assert ROOF.bandwidth(99_999) == 1e9
     assert ROOF.bandwidth(100_000) == 5e8
     assert ROOF.bandwidth(3) == 1e9
+
+
+def test_a_small_copy_bound_by_its_call_does_not_lower_the_roof() -> None:
+    """Rates rise with the size as far as caches hold it."""
+    roof = Roof({1000: 3e10, 4000: 7e10, 16_000: 1.1e11, 64_000: 2e10, 256_000: 1e10}, {})
+    assert roof.bandwidth(10) == 1.1e11
+    assert roof.bandwidth(1000) == roof.bandwidth(5000) == roof.bandwidth(63_999) == 1.1e11
+    assert roof.bandwidth(64_000) == 2e10
+    assert roof.bandwidth(10**9) == 1e10
 
 
 def test_half_precision_may_be_computed_in_float32() -> None:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import compare, own_tests, peers, registry, revision
-from benchmarks.case import Absent, Case, Gate, Workload
+from benchmarks import compare, own_tests, peers, registry, revision, work, worker
+from benchmarks.case import BASELINES, Absent, Case, Gate, Workload
 from benchmarks.cases.sites import boundary, inputs_of, sublayer
 from benchmarks.measure import numbers
 from benchmarks.peers import SiteSpec
-from benchmarks.plot import draw
+from benchmarks.plot import FIRST_GROUPS, MOST_ROWS, draw, figure_of, rows
 from benchmarks.problem import BOTH, FORWARD, RECORDED
+from benchmarks.processes import python
+from benchmarks.report import COSTS
 from benchmarks.roofline import Roof
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = "host/read/forward"
+PLATFORM = r"\w+ [\d.]+ \w+"
+"""System, the numbers of its version and machine."""
 
 
 def names(*patterns: str) -> list[str]:
@@ -56,8 +62,22 @@ def test_every_op_and_fused_mixer_has_cases() -> None:
 def test_every_case_names_tests_that_exist() -> None:
     keys = {key for case in registry.all_cases() for key in case.tests}
     assert keys == set(own_tests.SELECTIONS)
-    for selection in own_tests.SELECTIONS.values():
-        assert all((ROOT / path).is_file() for path in selection.paths)
+    paths = sorted({path for s in own_tests.SELECTIONS.values() for path in s.paths})
+    line, environment = python("-m", "pytest", "--collect-only", "-q", *paths)
+    said = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout
+    found = [line.split("::", 1) for line in said.stdout.splitlines() if "::" in line]
+    for key, selection in own_tests.SELECTIONS.items():
+        for path in selection.paths:
+            assert any(where == path for where, _ in found), path
+        assert any(
+            where in selection.paths and selection.keyword in test for where, test in found
+        ), key
+
+
+def test_a_case_that_runs_a_boundary_needs_its_tests() -> None:
+    for case in registry.select(registry.all_cases(), ["*boundary*", "sublayer", "step"]):
+        assert "boundary" in case.tests, case.name
 
 
 def test_selections_of_the_same_files_are_one_call() -> None:
@@ -81,6 +101,7 @@ def test_quick_run_writes_numbers_and_a_table(tmp_path: Path) -> None:
     environment = result["environment"]
     assert environment["torch"] == torch.__version__
     assert set(environment) >= {"cpu", "started", "commit", "threads", "peers"}
+    assert re.fullmatch(PLATFORM, environment["platform"])
     (record,) = result["cases"]
     assert record["name"] == TINY
     assert record["p10_ms"] <= record["median_ms"] <= record["p90_ms"]
@@ -101,7 +122,7 @@ def fake_cases(*, gate: Gate | None = None, fails: bool = False) -> list[Case]:
             raise Absent("not here: install it")
 
         slow, quick = torch.zeros(200_000), torch.zeros(10)
-        return Workload(lambda: slow + 1, {"without": lambda: lambda: quick + 1, "gone": absent})
+        return Workload(lambda: slow + 1, {"without": lambda: lambda: quick + 1, "liger": absent})
 
     return [Case(name="fake/case", build=build, tests=("read",), gate=gate)]
 
@@ -140,13 +161,42 @@ def test_what_is_missing_fails_or_is_too_dear_is_said(
     monkeypatch.setattr(command, "all_cases", lambda: fake_cases(gate=dear))
     assert command.main(["--rounds", "5", *RUN[1:], str(out), "--skip-tests"]) == 1
     (record,) = json.loads(out.read_text())["cases"]
-    assert record["notes"] == {"gone": "not here: install it"}
+    assert record["notes"] == {"liger": "not here: install it"}
     assert not record["gate"]["holds"]
     assert "not here: install it (1 case)" in out.with_suffix(".md").read_text()
     assert "limit exceeded" in capsys.readouterr().err
     monkeypatch.setattr(command, "all_cases", lambda: fake_cases(fails=True))
     assert command.main([*RUN, str(out), "--skip-tests"]) == 1
     assert json.loads(out.read_text())["cases"][0]["error"] == "RuntimeError: no such luck"
+
+
+def test_a_gate_says_nothing_without_its_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run.v2"
+    dear = Gate("without", every=1, limit=0.001)
+    monkeypatch.setattr(command, "all_cases", lambda: fake_cases(gate=dear))
+    assert command.main([*RUN, str(out), "--skip-tests", "--without", "without", "liger"]) == 0
+    (record,) = json.loads((tmp_path / "run.v2.json").read_text())["cases"]
+    assert record["baselines"] == {}
+    assert "gate" not in record
+    assert (tmp_path / "run.v2.md").exists()
+
+
+def test_baselines_have_names_that_are_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(BASELINES) >= {*peers.PEERS, *COSTS}
+    listed = "eager, compiled, autograd alone, transformers, lucidrains, liger, torch.add, "
+    listed += "residual, without"
+    message = f"expected any of {listed}, got 'eagre'"
+    with pytest.raises(ValueError, match=f"^Workload: baselines: {re.escape(message)}$"):
+        Workload(lambda: None, {"eagre": lambda: lambda: None})
+    with pytest.raises(SystemExit):
+        command.main(["--only", TINY, "--without", "eager", "eagre"])
+    assert f"--without: {message}\n" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--only", TINY, "--without", "eager", "--compare", "HEAD"])
+    said = "--without: expected no --compare beside it, which times no baselines, got both\n"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [boundary, sublayer])
@@ -193,8 +243,26 @@ def test_picture_of_ratios_and_curves(tmp_path: Path) -> None:
             )
             times = {"hyperstreams": [1e-3 * value, 2e-3], "eager": [3e-3, 4e-3]}
             cases.append({"name": case.name} | numbers(case, times, roof))
-    draw({"cases": [*cases, {"name": "a/b", "error": "gone"}]}, tmp_path / "picture.png")
+    roofed = Case(
+        name="read/a", build=fake_cases()[0].build, tests=("read",), work=work.Work(10**6, None)
+    )
+    cases.append({"name": roofed.name} | numbers(roofed, times, roof))
+    result = {"cases": [*cases, {"name": "a/b", "error": "gone"}]}
+    draw(result, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+    labels = [axis.get_xlabel() for axis in figure_of(result).axes if axis.get_visible()]
+    assert labels == [
+        "times faster than (median, 10th to 90th percentile)",
+        "percent of the roof",
+        *("tokens", "width", "threads"),
+    ]
+
+
+def test_a_full_picture_has_the_boundaries_before_the_other_cases() -> None:
+    drawn = [record["name"] for record in rows([{"name": name} for name in names()])]
+    first = [name for group in FIRST_GROUPS for name in names(group)]
+    assert drawn[: len(first)] == first
+    assert len(first) < len(drawn) == MOST_ROWS
 
 
 def test_results_that_are_kept_say_where_they_come_from() -> None:
@@ -203,6 +271,7 @@ def test_results_that_are_kept_say_where_they_come_from() -> None:
     for path in kept:
         environment = json.loads(path.read_text())["environment"]
         assert set(environment) >= {"cpu", "torch", "started", "commit", "threads", "command"}
+        assert re.fullmatch(PLATFORM, environment["platform"])
 
 
 def test_comparing_times_both_sides_in_turn() -> None:
@@ -225,8 +294,70 @@ def test_comparing_times_both_sides_in_turn() -> None:
     assert "failed: this: KeyError" in text
 
 
-def test_a_revision_that_does_not_exist() -> None:
+class FakeSide:
+    """Answers as a worker does; it fails while ``host/read/forward+backward`` is timed, and stops
+    when it is asked for what is no case."""
+
+    def __init__(self, package: Path, *, threads: int, device: str) -> None:
+        self.fails = False
+
+    def ask(self, **request: str | int) -> dict[str, str | float]:
+        if "case" in request:
+            self.fails = request["case"] == f"host/read/{BOTH}"
+            if request["case"] == "gone":
+                raise ValueError("--compare: a worker stopped with status -11")
+        elif self.fails:
+            return {"error": "RuntimeError: no memory"}
+        return {"seconds": 1e-3}
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_comparison_that_stops_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare, "Side", FakeSide)
+    monkeypatch.setattr(revision, "commit_of", lambda name: 40 * "0")
+    monkeypatch.setattr(revision, "built", lambda name: tmp_path)
+    out = tmp_path / "run.v2"
+    gone = Case(name="gone", build=fake_cases()[0].build, tests=("read",))
+    cases = [*registry.select(registry.all_cases(), ["host/read"]), gone]
+    arguments = SimpleNamespace(compare="main", only=[], out=out, threads=1, device="cpu", rounds=2)
+    assert compare.run(cases, arguments, ["python"]) == 2
+    assert capsys.readouterr().err == "--compare: a worker stopped with status -11\n"
+    records = json.loads((tmp_path / "run.v2.json").read_text())["cases"]
+    assert [record["name"] for record in records] == names("host/read")
+    assert [record.get("ratio") for record in records] == [1, 1, None]
+    assert records[-1]["error"] == "this: RuntimeError: no memory"
+    assert "RuntimeError: no memory" in (tmp_path / "run.v2.md").read_text()
+
+
+def test_a_worker_outlives_a_call_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = worker.Worker(1, torch.device("cpu"))
+    assert asked.answer({"case": TINY})["seconds"] > 0
+
+    def fails() -> None:
+        raise RuntimeError("no memory\nof 8 bytes")
+
+    monkeypatch.setattr(asked, "call", fails)
+    assert asked.answer({"repeats": 2}) == {"error": "RuntimeError: no memory"}
+    assert asked.answer({"case": TINY})["seconds"] > 0
+    asked.settings.close()
+
+
+def test_a_package_that_the_cases_do_not_run_on_is_said(tmp_path: Path) -> None:
+    (tmp_path / "hyperstreams").mkdir()
+    (tmp_path / "hyperstreams" / "__init__.py").write_text("")
+    with pytest.raises(ValueError, match=r"^--compare: .* got (ImportError|ModuleNotFoundError): "):
+        compare.Side(tmp_path, threads=1, device="cpu")
+
+
+def test_a_revision_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     if not (ROOT / ".git").exists() or subprocess.run(["git", "--version"]).returncode:
         pytest.skip("not a git checkout")
-    with pytest.raises(ValueError, match="--compare: git rev-parse"):
-        revision.built("no-such-revision")
+    said = "--compare: expected a revision that git knows, got 'no-such'"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        revision.built("no-such")
+    assert command.main(["--only", TINY, "--skip-tests", "--compare", "no-such"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == said
