@@ -58,7 +58,8 @@ message(STATUS "_C_cuda: CUDA ${HYPERSTREAMS_CUDA_TOOLKIT} for ${HYPERSTREAMS_CU
 file(GLOB HYPERSTREAMS_CUDA_OP_SOURCES CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cuda/*.cu")
 add_library(hyperstreams_cuda STATIC ${HYPERSTREAMS_CUDA_OP_SOURCES})
 target_link_libraries(hyperstreams_cuda PUBLIC hyperstreams_plans PRIVATE CUDA::cudart_static)
-target_compile_options(hyperstreams_cuda PRIVATE
+# Fused where the source says fma and nowhere else, as on the host: the bits that the emulation tests.
+target_compile_options(hyperstreams_cuda PRIVATE -fmad=false
   $<$<BOOL:${HYPERSTREAMS_CUDA_LINEINFO}>:-lineinfo> --threads=0 -Xfatbin=-compress-all -Xptxas=-v,--warn-on-spills
   -Xcompiler=-Wall,-ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}/=)
 if(HYPERSTREAMS_CUDA_SPILLS STREQUAL "ERROR")

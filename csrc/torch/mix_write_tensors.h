@@ -24,6 +24,7 @@ struct MixWriteInputs {
         y(y_, 1, x.tokens, x.width, y_.scalar_type(), op, "y"),
         h_post(h_post_, 1, x.tokens, x.n_streams, coefficient_type(x.dtype), op, "h_post") {
     const ScalarType type = coefficient_type(x.dtype);
+    STD_TORCH_CHECK(!y.is_static || x.tokens == 1, op, ": y must be [..., C] beside streams");
     if (h_res_) h_res.emplace(*h_res_, 2, x.tokens, x.n_streams * x.n_streams, type, op, "h_res");
     if (bias_) bias.emplace(*bias_, 1, x.tokens, x.width, type, op, "bias");
     STD_TORCH_CHECK(!bias || bias->is_static, op, ": bias must be [C]");

@@ -24,7 +24,7 @@ static __global__ void __launch_bounds__(kSumPartialsThreads)
   if (threadIdx.x == 0) out[blockIdx.x] = static_cast<float>(sum);
 }
 
-inline Status sum_partials(const double* partials, int64_t parts, int stride, int columns,
+static inline Status sum_partials(const double* partials, int64_t parts, int stride, int columns,
                            void* out, Stream stream) {
   const LaunchShape shape{columns, 1, kSumPartialsThreads, 1};
   return launch(sum_partials_kernel, shape, stream, partials, parts, stride,

@@ -99,15 +99,18 @@ struct Permutation {
         g[r * kN + c] = transposed ? grad_h_res[c * kN + r] : grad_h_res[r * kN + c];
       }
     }
-    V grad_weight[factorial(kN)];
-    for (int k = 0; k < factorial(kN); ++k) {
+    const auto grad_weight = [&](int k) {
       V sum = g[table.column[k][0]];
       for (int r = 1; r < kN; ++r) sum = sum + g[r * kN + table.column[k][r]];
-      grad_weight[k] = sum;
-    }
-    const V mean = dot<V>(factorial(kN), weight, grad_weight) * scale;
+      return sum;
+    };
+    const V weighted = in_chains(
+        factorial(kN), Lane<V>::set(0),
+        [&](int k, V sum) { return fma(weight[k], grad_weight(k), sum); },
+        [](V a, V b) { return a + b; });
+    const V mean = weighted * scale;
     for (int k = 0; k < factorial(kN); ++k) {
-      grad_logits[k] = weight[k] * scale * (grad_weight[k] - mean);
+      grad_logits[k] = weight[k] * scale * (grad_weight(k) - mean);
     }
   }
 };

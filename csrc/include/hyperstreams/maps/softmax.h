@@ -21,14 +21,6 @@ HYPERSTREAMS_HOST_DEVICE V in_chains(int count, V start, const Step& step, const
   return join(join(a, b), join(c, d));
 }
 
-/// The sum of terms[k] factors[k].
-template <class V, class In, class Factors>
-HYPERSTREAMS_HOST_DEVICE V dot(int count, In terms, Factors factors) {
-  return in_chains(
-      count, Lane<V>::set(0), [&](int k, V sum) { return fma(terms[k], factors[k], sum); },
-      [](V a, V b) { return a + b; });
-}
-
 /// weight[k] = exp(logits[k] - the largest), for count >= 1. Returns 1 / sum of weights: their
 /// products are softmax(logits).
 template <class V, class In>
