@@ -84,7 +84,6 @@ def draw_effective(ax: Axes, run: CapturedRun) -> Axes:
     ax.axhline(n, color=style.FAINT, lw=0.9, ls=":")
     ax.set_ylim(0.9, n + 0.15)
     ax.set_xlabel("step")
-    ax.legend(loc="center right")
     return ax
 
 
@@ -100,7 +99,9 @@ def draw(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
         row[0].set_ylabel("beta (write weight)")
         draw_effective(row[3], run)
         row[3].set_title("effective streams", fontsize=7.5)
-    stream_legend(figure, max(steps_of(run)[1][0].n_streams for run in runs))
+    sides = {line.get_label(): line for line in axes[0, 3].lines}
+    n = max(steps_of(run)[1][0].n_streams for run in runs)
+    stream_legend(figure, n, read=sides["read"], write=sides["write"])
     return figure
 
 
