@@ -136,6 +136,7 @@ struct WideTranspose {
 template <class T>
 HYPERSTREAMS_INLINE void prefetch_rows(const T* rows, int64_t stride, int64_t count, int size) {
   constexpr int line = 64 / sizeof(T);
+  if (size < line && stride == size) return;  // a few lines in order, which it does foresee
   if (stride == size) {
     for (int64_t k = 0; k < count * size; k += line) __builtin_prefetch(rows + k);
   } else {
