@@ -78,7 +78,7 @@ def _ratios(place: Any, records: Sequence[Mapping[str, Any]]) -> None:
     axis.tick_params(axis="x", which="minor", labelsize=5)
     axis.set_xlabel("times faster than (median, 10th to 90th percentile)")
     _labels(axis, records)
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), borderaxespad=0.2)
+    axis.legend(loc="lower left", bbox_to_anchor=(-0.3, 1), ncols=3, borderaxespad=0.2)
 
 
 def _roof(place: Any, records: Sequence[Mapping[str, Any]]) -> None:
