@@ -55,6 +55,8 @@ def rows(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _ratios(place: Any, records: Sequence[Mapping[str, Any]]) -> None:
+    from matplotlib.ticker import LogLocator
+
     axis = place.subplots()
     names = list(dict.fromkeys(n for r in records for n in r["baselines"] if n not in COSTS))
     for name, colour in zip(names, RUN_COLOURS, strict=False):
@@ -73,9 +75,9 @@ def _ratios(place: Any, records: Sequence[Mapping[str, Any]]) -> None:
         )
     axis.axvline(1, color="black", linewidth=0.8)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
-    axis.tick_params(axis="x", which="minor", labelsize=5)
+    axis.xaxis.set_minor_formatter("")
     axis.set_xlabel("times faster than (median, 10th to 90th percentile)")
     _labels(axis, records)
     axis.legend(loc="lower left", bbox_to_anchor=(-0.3, 1), ncols=3, borderaxespad=0.2)

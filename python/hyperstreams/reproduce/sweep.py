@@ -78,6 +78,11 @@ def draw(figure: Figure, runs: Sequence[CapturedRun]) -> Figure:
         )
         for row, same_n in zip(block, rows_of_runs, strict=True):
             _draw_row(row, model, same_n)
+    # White is even mixing in every row, so that one bar serves them all.
+    image = next(ax.images[0] for ax in axes.flat if ax.images)
+    bar = figure.colorbar(image, ax=axes, shrink=0.4, pad=0.005, fraction=0.012)
+    bar.set_ticks([0, image.norm.vcenter, 1], labels=["0", "1/n", "1"])
+    bar.outline.set_visible(False)
     return figure
 
 

@@ -101,9 +101,10 @@ def hooks(model: nn.Module, functions: Mapping[str, Hook]) -> Iterator[None]:
         that a function keeps they are whole.
 
     Hooks that change nothing leave the outputs' bits; between write and read the model then runs
-    op by op, whose gradients differ from the one pass's by rounding. A compiled model runs a second graph while hooks are set. Blocks may be nested: inner functions
-    see what outer ones return. Raises ValueError for a pattern that matches no point, naming the
-    points, and for a replacement of another shape.
+    op by op, whose gradients differ from the one pass's by rounding. A compiled model runs a second
+    graph while hooks are set. Blocks may be nested: inner functions see what outer ones return.
+    Raises ValueError for a pattern that matches no point, naming the points, and for a replacement
+    of another shape.
     """
     modules = tap_modules(model)
     names = hook_names(model)
