@@ -61,7 +61,7 @@ static __global__ void __launch_bounds__(kColumnThreads)
 }
 
 static inline Status add_parts(const void* partials, int64_t parts, int64_t stride, int64_t columns,
-                        void* out, Stream stream) {
+                               void* out, Stream stream) {
   const LaunchShape shape{(columns + kColumnThreads - 1) / kColumnThreads, 1, kColumnThreads, 1};
   return launch(add_parts_kernel, shape, stream, static_cast<const float*>(partials), parts, stride,
                 columns, static_cast<float*>(out));

@@ -25,7 +25,7 @@ static __global__ void __launch_bounds__(kSumPartialsThreads)
 }
 
 static inline Status sum_partials(const double* partials, int64_t parts, int stride, int columns,
-                           void* out, Stream stream) {
+                                  void* out, Stream stream) {
   const LaunchShape shape{columns, 1, kSumPartialsThreads, 1};
   return launch(sum_partials_kernel, shape, stream, partials, parts, stride,
                 static_cast<float*>(out));
