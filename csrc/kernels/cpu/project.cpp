@@ -55,15 +55,7 @@ HYPERSTREAMS_INLINE void accumulate_logits(const T* const* rows, int64_t channel
   Ahead::Lines lines = ahead.take(channels);
   for (int64_t c = 0; c < channels; ++c) {
     lines();
-    lanes_t w[kGroups];
-#pragma GCC unroll 2
-    for (int g = 0; g < kGroups; ++g) w[g] = lanes_t::load(weight + c * padded + g * lanes_t::size);
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) {
-      const lanes_t x = lanes_t::set(rows[t][c]);
-#pragma GCC unroll 2
-      for (int g = 0; g < kGroups; ++g) acc[t][g] = fma(x, w[g], acc[t][g]);
-    }
+    add_outer_product(acc, [&](int t) { return rows[t][c]; }, weight + c * padded);
   }
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {

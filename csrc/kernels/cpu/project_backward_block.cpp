@@ -30,16 +30,8 @@ HYPERSTREAMS_INLINE void tile_grad_x(const T* x, const T* factor, const T* grad_
   Ahead::Lines lines = ahead.take(kTokens == kTileTokens ? n_logits : 0);
   for (int64_t k = 0; k < n_logits; ++k) {
     if constexpr (kTokens == kTileTokens) lines();
-    lanes_t w[kGroups];
-#pragma GCC unroll 2
-    for (int g = 0; g < kGroups; ++g)
-      w[g] = lanes_t::load(weight + k * kColumns + g * lanes_t::size);
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) {
-      const lanes_t grad = lanes_t::set(grad_logits[t * n_logits + k]);
-#pragma GCC unroll 2
-      for (int g = 0; g < kGroups; ++g) acc[t][g] = fma(grad, w[g], acc[t][g]);
-    }
+    add_outer_product(
+        acc, [&](int t) { return grad_logits[t * n_logits + k]; }, weight + k * kColumns);
   }
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
@@ -62,15 +54,7 @@ HYPERSTREAMS_INLINE void tile_grad_phi(const T* x, int64_t tokens, const T* grad
   Ahead::Lines lines = ahead.take(kLogits == kTileTokens ? tokens : 0);
   for (int64_t t = 0; t < tokens; ++t) {
     if constexpr (kLogits == kTileTokens) lines();
-    lanes_t row[kGroups];
-#pragma GCC unroll 2
-    for (int g = 0; g < kGroups; ++g) row[g] = lanes_t::load(x + t * kColumns + g * lanes_t::size);
-#pragma GCC unroll 16
-    for (int k = 0; k < kLogits; ++k) {
-      const lanes_t grad = lanes_t::set(grad_logits[t * n_logits + k]);
-#pragma GCC unroll 2
-      for (int g = 0; g < kGroups; ++g) acc[k][g] = fma(grad, row[g], acc[k][g]);
-    }
+    add_outer_product(acc, [&](int k) { return grad_logits[t * n_logits + k]; }, x + t * kColumns);
   }
 #pragma GCC unroll 16
   for (int k = 0; k < kLogits; ++k) {

@@ -35,6 +35,22 @@ HYPERSTREAMS_INLINE void for_chunks(int64_t count, const F& f) {
   for (; k < count; ++k) f(StaticCount<1>{}, k);
 }
 
+/// acc[r][g] += scalar(r) row[g], lane groups g of a row: one step of a matrix product whose sums
+/// stay in registers.
+template <int kRows, int kGroups, class T, class Scalar>
+HYPERSTREAMS_INLINE void add_outer_product(Lanes<T> (&acc)[kRows][kGroups], const Scalar& scalar,
+                                           const T* row) {
+  Lanes<T> group[kGroups];
+#pragma GCC unroll 2
+  for (int g = 0; g < kGroups; ++g) group[g] = Lanes<T>::load(row + g * Lanes<T>::size);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    const Lanes<T> factor = Lanes<T>::set(scalar(r));
+#pragma GCC unroll 2
+    for (int g = 0; g < kGroups; ++g) acc[r][g] = fma(factor, group[g], acc[r][g]);
+  }
+}
+
 /// The row itself when it is stored in the accumulation type, else its conversion in `buffer`.
 template <class S>
 HYPERSTREAMS_INLINE const accumulate_t<S>* as_accumulated(const S* row, int64_t channels,

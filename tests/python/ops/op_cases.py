@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -128,6 +128,7 @@ def coefficients_with(
     mixer: str | Mixer,
     sizes: tuple[int, ...] = tuple(range(1, 17)),
     roundings: int = 1,
+    cancelling: Mapping[int, int] | None = None,
     **options: Any,
 ) -> Build:
     """Tokens with inv_rms, or one static row without (``static``); ``width`` plays no part.
@@ -154,6 +155,7 @@ def coefficients_with(
                 make.coefficient(count),
             ),
             roundings,
+            cancelling=cancelling or {},
         )
 
     return build
@@ -175,10 +177,12 @@ COEFFICIENTS = {
         Sinkhorn(3, "softmax", "rows_first", 1e-2, "source_rows", 0.7)
     ),
     "sinkhorn_eps": coefficients_with(Sinkhorn(2, eps=1e-3), per_stream=True),
-    # With one token, grad_inv_rms is one sum over n! logits, whose terms may cancel to a hundredth.
-    "permutation": coefficients_with("permutation", sizes=(1, 2, 3, 4, 5), roundings=32),
+    # With one token, the gradients by inv_rms and alpha are sums over n! logits that may cancel.
+    "permutation": coefficients_with(
+        "permutation", sizes=(1, 2, 3, 4, 5), cancelling={1: 32, 2: 32}
+    ),
     "permutation_source_rows": coefficients_with(
-        Permutation("source_rows"), sizes=(1, 2, 3, 4, 5), roundings=32
+        Permutation("source_rows"), sizes=(1, 2, 3, 4, 5), cancelling={1: 32, 2: 32}
     ),
     "kronecker": coefficients_with("kronecker", sizes=(1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 15, 16)),
     "kronecker_source_rows": coefficients_with(Kronecker((2, 3), "source_rows"), sizes=(6,)),

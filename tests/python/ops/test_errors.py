@@ -241,6 +241,8 @@ def test_raw_ops_refuse_instead_of_crashing() -> None:
         lambda: raw._boundary(X, Y, H2, H1, None, t(23, 32), None, ALPHA, BIAS, None, *SINKHORN),
         lambda: raw._boundary(X, Y, H2, H1, None, None, None, None, None, None, *SINKHORN),
         lambda: raw._boundary(X, Y, H2, H1, None, PHI, None, ALPHA, BIAS, t(3), *SINKHORN),
+        lambda: raw._mix_write(X, t(8), H2, H1, None),
+        lambda: raw._mix_write_backward(X, X, t(8), H2, H1, None),
     ):  # fmt: skip
         with pytest.raises(RuntimeError):
             call()

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hyperstreams import ops
+from hyperstreams.mixers import get_mixer
+from hyperstreams.ops._coefficient_settings import coefficient_settings
 from op_cases import BUILDS, Maker
 from op_judgement import Case, run
 
@@ -171,3 +173,25 @@ def test_stream_stats_rerun_and_threads() -> None:
         assert torch.equal(ops.stream_stats(x, y, h_pre=h_pre), first)
     finally:
         torch.set_num_threads(1)
+
+
+def test_strided_statistics_in_the_raw_backward_of_boundary() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    x, y, h_res, h_post = randn(2, 3, 4, 8), randn(2, 3, 8), randn(2, 3, 4, 4), randn(2, 3, 4)
+    phi, alpha, bias = randn(24, 32), randn(3), randn(24)
+    raw = torch.ops.hyperstreams
+    given = (x, y, h_res, h_post, None, phi, None, alpha, bias, None)
+    last = (1e-6, 0, *coefficient_settings(get_mixer("free"), 4)[1:])
+    state, u, h_pre, next_post, next_res, logits, inv_rms = raw._boundary(*given, *last)
+    grads = [randn(*value.shape) for value in (state, u, h_pre, next_post, next_res)]
+    strided = inv_rms.t().contiguous().t()
+    assert strided.stride() != inv_rms.stride()
+    want, got = (
+        raw._boundary_backward(*grads, *given, logits, statistics, h_pre, *last)
+        for statistics in (inv_rms, strided)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
