@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "hyperstreams/common.h"
+#include "hyperstreams/project.h"
 
 namespace hyperstreams::cuda {
 
@@ -86,5 +87,33 @@ struct CoefficientsPlan {
 
 /// `scratch_per_token`: mix_scratch_size of the map.
 CoefficientsPlan plan_coefficients(int64_t tokens, int64_t scratch_per_token);
+
+/// What a block of project's forward sums, from few tokens to many: every warp a piece of the
+/// channels, reading phi as it is; a piece; a segment; all channels.
+enum class ProjectSplit : int { kDirect = 0, kPieces = 1, kSegments = 2, kWhole = 3 };
+
+/// How `project` is launched. The channels come in chunks of 32, 8 chunks are a piece of the sum,
+/// and pieces are added within segments, then segments. Work is split over blocks at the ends of
+/// pieces or segments, which changes no bit.
+struct ProjectPlan {
+  bool whole_vectors;  // X, phi and norm_weight in 16-byte accesses
+  ProjectSplit split;
+  int tiles;                   // of 8 logits that a block computes, 1 to 4
+  int64_t slabs;               // of so many logits
+  int64_t chunks;              // of all streams
+  int64_t pieces;              // the last padded
+  int64_t pieces_per_segment;  // the last has fewer
+  int64_t pieces_per_part;     // part p sums pieces [p, p + 1) * pieces_per_part
+  int64_t parts;               // rows of scratch per token
+  LaunchShape weights;         // phi in fragments; not with kDirect
+  LaunchShape forward;         // x: tokens and slabs; y: parts, with kDirect in fours
+  LaunchShape finish;          // parts added
+  int64_t weight_floats;       // scratch: the fragments come first, then the parts
+  int64_t workspace;           // floats of scratch
+};
+
+/// `alignment`: as above, of X, phi and norm_weight.
+ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment);
+ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment, ProjectSplit split);
 
 }  // namespace hyperstreams::cuda

@@ -20,6 +20,7 @@
 #pragma once
 
 #include "hyperstreams/common.h"
+#include "hyperstreams/cuda.h"
 
 namespace hyperstreams {
 
@@ -42,9 +43,11 @@ struct ProjectArgs {
   const void* norm_weight;  // [D] or null
   double eps;
   EpsPosition eps_position;
-  void* logits;     // out [tokens, K]
-  void* inv_rms;    // out [tokens]
-  void* workspace;  // project_workspace(shape) elements of the accumulation type
+  void* logits;   // out [tokens, K]
+  void* inv_rms;  // out [tokens]
+  // Scratch of the accumulation type, 16-byte aligned: project_workspace(shape) elements on the
+  // CPU, plan_project(...).workspace on CUDA.
+  void* workspace;
 };
 
 struct ProjectBackwardArgs {
@@ -60,7 +63,9 @@ struct ProjectBackwardArgs {
   void* grad_x;            // out [tokens, n, C] in the streams' dtype
   void* grad_phi;          // out [K, D]
   void* grad_norm_weight;  // out [D]; null exactly when norm_weight is
-  void* workspace;         // project_backward_workspace(shape) elements of the accumulation type
+  // Scratch as above: project_backward_workspace(shape) elements on the CPU,
+  // plan_project_backward(...).workspace on CUDA.
+  void* workspace;
 };
 
 /// Partial sums of grad_phi: from the shape alone, at most about 32 MiB of them.
@@ -100,4 +105,12 @@ void project_forward(const ProjectArgs& args, ParallelFor parallel_for);
 void project_backward(const ProjectBackwardArgs& args, ParallelFor parallel_for);
 
 }  // namespace cpu
+
+namespace cuda {
+
+/// Queue project on the stream; float32, bfloat16 and float16 streams. Bytes as on the CPU, beside
+/// scratch. Sums are those of plan_project: the same bits in every batch.
+Status project_forward(const ProjectArgs& args, Stream stream);
+
+}  // namespace cuda
 }  // namespace hyperstreams

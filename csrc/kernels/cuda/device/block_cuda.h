@@ -22,6 +22,17 @@ __device__ __forceinline__ Word* aligned(S* pointer) {
   return reinterpret_cast<Word*>(pointer);
 }
 
+/// The same value, of which the compiler knows nothing: what is computed from it stays where it
+/// is, instead of in registers from before a loop on.
+__device__ __forceinline__ int64_t opaque(int64_t value) {
+  asm volatile("" : "+l"(value));
+  return value;
+}
+__device__ __forceinline__ uint32_t opaque(uint32_t value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 /// This thread's place in its warp; blocks are one-dimensional where it is used.
 __device__ __forceinline__ int lane() { return threadIdx.x % kWarpThreads; }
 
@@ -68,6 +79,38 @@ template <class Storage>
 __device__ __forceinline__ Storage& shared() {
   __shared__ alignas(16) unsigned char bytes[sizeof(Storage)];
   return *reinterpret_cast<Storage*>(bytes);
+}
+
+/// Copies 16 bytes to shared memory. They may arrive as late as the finish_copies of this thread
+/// that covers their group; other threads see them after a block_barrier that follows it.
+__device__ __forceinline__ void copy_async(uint4* to, const uint4* from) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+}
+
+/// The copies of this thread since the last call are a group.
+__device__ __forceinline__ void end_copy_group() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/// Waits for all of this thread's groups but the last kLeft.
+template <int kLeft>
+__device__ __forceinline__ void finish_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+}
+
+/// sum += a b over the warp, where a is [16, 16] and b [16, 8], of bfloat16 in pairs of which the
+/// first is in the lower half. Every lane takes part. With g = lane / 4 and q = lane % 4 a lane
+/// holds
+///   a:   rows g, g + 8, g, g + 8 in columns 2q + {0, 1}, the same, 2q + 8 + {0, 1}, the same
+///   b:   rows 2q + {0, 1}, 2q + 8 + {0, 1} of column g
+///   sum: row g of columns 2q, 2q + 1, then row g + 8 of the same
+__device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4],
+                                             const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 /// Queues kernel(arguments...) on the stream.

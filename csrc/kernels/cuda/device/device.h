@@ -6,10 +6,14 @@
 // thread a fiber), which the tests run without a GPU.
 //
 //   numeric.h   BFloat16, Float16, to_float, from_float
-//   vector.h    Vector<S>: 16 bytes of elements; load_vector, store_vector, load_floats,
-//   store_floats warp_sums.h warp_sums(values): many sums over the warp with few shuffles block
-//   lane(), block_barrier(), warp_shuffle_down(v, delta), warp_shuffle_xor(v, mask),
+//   vector.h    Vector<S>: 16 bytes of elements; load_vector, store_vector, load_floats and
+//               store_floats
+//   warp_sums.h warp_sums(values): many sums over the warp with few shuffles
+//   pieces.h    split(x): floats as sums of bfloat16
+//   block       lane(), block_barrier(), warp_shuffle_down(v, delta), warp_shuffle_xor(v, mask),
 //               warp_sum(v), block_sum<threads>(v, storage), shared<Storage>()
+//   copies      copy_async(to, from), end_copy_group(), finish_copies<left>()
+//   matrix      multiply_add(sum, a, b): a product of [16, 16] and [16, 8] over the warp
 //   launch      launch(kernel, shape, stream, arguments...) -> Status
 //
 // Sums have one defined order, the same on both sides: in a warp, lane l adds lane l + d for
@@ -27,5 +31,6 @@
 #endif
 
 #include "numeric.h"
+#include "pieces.h"
 #include "vector.h"
 #include "warp_sums.h"

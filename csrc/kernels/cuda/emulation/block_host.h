@@ -45,6 +45,11 @@ Word* aligned(S* pointer) {
   return reinterpret_cast<Word*>(pointer);
 }
 
+template <class T>
+T opaque(T value) {
+  return value;
+}
+
 inline int lane() { return static_cast<int>(threadIdx.x % kWarpThreads); }
 
 inline void block_barrier(int line = __builtin_LINE()) { emulation::meet_block(line); }
@@ -94,6 +99,46 @@ template <class Storage>
 Storage& shared() {
   static const char key = 0;
   return *static_cast<Storage*>(emulation::shared_memory(&key, sizeof(Storage)));
+}
+
+inline void copy_async(uint4* to, const uint4* from) {
+  emulation::copy_later(aligned<uint4>(to), aligned<const uint4>(from), sizeof(uint4));
+}
+
+inline void end_copy_group() { emulation::end_copy_group(); }
+
+template <int kLeft>
+void finish_copies() {
+  emulation::finish_copies(kLeft);
+}
+
+/// As hardware does, as far as is known: the products are exact, and the sum is cut to float
+/// towards zero. (Hardware cuts the addends too, a few bits further down.)
+inline void multiply_add(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                         int line = __builtin_LINE()) {
+  struct Fragments {
+    uint32_t a[4], b[2];
+  } own;
+  std::memcpy(own.a, a, sizeof(a));
+  std::memcpy(own.b, b, sizeof(b));
+  const void* gathered[kWarpThreads];
+  emulation::gather_warp(&own, sizeof(own), gathered, line);
+  const auto value = [](uint32_t pair, int half) {
+    return double{emulation::float_of(half ? pair & 0xffff0000 : pair << 16)};
+  };
+  const int group = lane() / 4, quad = lane() % 4;
+  double exact[4] = {sum[0], sum[1], sum[2], sum[3]};
+  for (int k = 0; k < 16; ++k) {
+    const int source = k % 8 / 2, upper = k / 8, half = k % 2;
+    const auto* row = static_cast<const Fragments*>(gathered[group * 4 + source]);
+    for (int column = 0; column < 2; ++column) {
+      const auto* other = static_cast<const Fragments*>(gathered[(2 * quad + column) * 4 + source]);
+      const double factor = value(other->b[upper], half);
+      exact[column] += value(row->a[2 * upper], half) * factor;
+      exact[2 + column] += value(row->a[2 * upper + 1], half) * factor;
+    }
+  }
+  for (int k = 0; k < 4; ++k) sum[k] = emulation::cut_to_float(exact[k]);
 }
 
 template <class... Parameters, class... Arguments>

@@ -1,6 +1,7 @@
 #include "grid.h"
 
 #include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -14,6 +15,12 @@ namespace {
 
 constexpr int kWarp = 32;
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 enum class Wait { kNone, kWarp, kBlock, kEnded };
 
 struct Thread {
@@ -24,7 +31,9 @@ struct Thread {
   int line = 0;
   // Two slots: a lane that goes on may deposit again before a slower one has read the last.
   unsigned turn = 0;
-  unsigned char slot[2][16] = {};
+  unsigned char slot[2][kSlotBytes] = {};
+  // Asynchronous copies in groups; the last group is open.
+  std::deque<std::vector<Copy>> copies{1};
 };
 
 /// The block that is running, and its threads, whose stacks serve all blocks.
@@ -112,6 +121,7 @@ void Block::run(int count) {
     const unsigned rank = static_cast<unsigned>(k);
     threads[k]->index = {rank % block_size.x, rank / block_size.x, 0};
     threads[k]->wait = Wait::kNone;
+    threads[k]->copies.assign(1, {});
   }
   for (;;) {
     step(count);
@@ -152,15 +162,35 @@ void run_grid(Index grid, Index size, const std::function<void()>& kernel) {
 
 void meet_block(int line) { wait_for(Wait::kBlock, line); }
 
-void meet_warp(const void* deposit, void* received, size_t bytes, int source_lane, int line) {
+void gather_warp(const void* deposit, size_t bytes, const void* (&gathered)[kWarp], int line) {
   Thread* self = block().current;
   const unsigned turn = self->turn++ % 2;
   std::memcpy(self->slot[turn], deposit, bytes);
   const Index size = block_size;
   const int rank = static_cast<int>(self->index.y * size.x + self->index.x);
   wait_for(Wait::kWarp, line);
-  const Thread& source = *block().threads[rank / kWarp * kWarp + source_lane];
-  std::memcpy(received, source.slot[turn], bytes);
+  for (int lane = 0; lane < kWarp; ++lane) {
+    gathered[lane] = block().threads[rank / kWarp * kWarp + lane]->slot[turn];
+  }
+}
+
+void meet_warp(const void* deposit, void* received, size_t bytes, int source_lane, int line) {
+  const void* gathered[kWarp];
+  gather_warp(deposit, bytes, gathered, line);
+  std::memcpy(received, gathered[source_lane], bytes);
+}
+
+void copy_later(void* to, const void* from, size_t bytes) {
+  block().current->copies.back().push_back({to, from, bytes});
+}
+
+void end_copy_group() { block().current->copies.emplace_back(); }
+
+void finish_copies(size_t left) {
+  auto& groups = block().current->copies;
+  for (; groups.size() > left + 1; groups.pop_front()) {
+    for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+  }
 }
 
 void* shared_memory(const void* key, size_t bytes) {

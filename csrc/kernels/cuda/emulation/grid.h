@@ -11,6 +11,8 @@
 
 namespace hyperstreams::cuda::emulation {
 
+constexpr size_t kSlotBytes = 32;
+
 struct Index {
   unsigned x = 0, y = 0, z = 0;
 };
@@ -29,8 +31,17 @@ void run_grid(Index grid, Index block, const std::function<void()>& kernel);
 // The rest is called on a thread of a running block; `line` names the meeting.
 
 void meet_block(int line);
-/// Every lane of the warp deposits `bytes` (at most 16) bytes and receives those of `source_lane`.
+/// Every lane of the warp deposits `bytes` (at most kSlotBytes) bytes and receives those of
+/// `source_lane`.
 void meet_warp(const void* deposit, void* received, size_t bytes, int source_lane, int line);
+/// The same, and gathered[lane] points to what each lane deposited, until this lane's meeting after
+/// the next.
+void gather_warp(const void* deposit, size_t bytes, const void* (&gathered)[32], int line);
+/// An asynchronous copy of this thread: made when its group is finished, not before.
+void copy_later(void* to, const void* from, size_t bytes);
+/// The copies since the last call are a group; finish_copies makes all but the last `left` groups.
+void end_copy_group();
+void finish_copies(size_t left);
 /// The block's memory known by `key`, the same for all of its threads.
 void* shared_memory(const void* key, size_t bytes);
 /// Ends the launch with a message.

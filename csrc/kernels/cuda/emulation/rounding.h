@@ -20,6 +20,12 @@ inline uint32_t bits_of(float value) {
   return bits;
 }
 
+/// Rounds towards zero.
+inline float cut_to_float(double value) {
+  const float nearest = static_cast<float>(value);
+  return std::fabs(double{nearest}) > std::fabs(value) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
 inline uint16_t float_to_bfloat(float value) {
   if (std::isnan(value)) return 0x7fff;
   const uint32_t bits = bits_of(value);

@@ -1,0 +1,328 @@
+// project on CUDA, forward. With v[t, d] the streams of a token laid end to end, D = n C:
+//
+//   logits[t, k] = sum_d v[t, d] norm_weight[d] phi[k, d]
+//   inv_rms[t]   = 1 / sqrt(mean_d v[t, d]^2 + eps), or with eps outside or as a floor
+//
+// Many tokens: a block of 4 warps owns 128 tokens (64 of float and float16), up to 32 logits (16 in
+// masked vectors) and a part of the channels; a warp a quarter of the tokens. phi comes split and
+// in fragments (a kernel of its own writes them) through shared memory, three stages deep; X goes
+// from memory to the registers it is multiplied from, a stage ahead. Few tokens: a warp owns 16
+// tokens and a piece of 256 channels and splits phi itself. Either way partial sums go to scratch,
+// and a last kernel adds them.
+//   n C elements, read once per 32 logits; at the most 8 (K + 1) floats per token for the partial
+//   sums; phi is read once, and its fragments, 6 bytes a weight, by each block of tokens, from L2.
+//
+// Order of the sums and errors: skinny_product.h. Deterministic, and a token's results have the
+// same bits in every batch. 33 kernels (3 dtypes; 1 to 4 tiles of 8 logits in whole vectors, 2
+// masked; many tokens or few; fragments, whole or masked; the last sums).
+#include "hyperstreams/project.h"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "device/device.h"
+#include "dispatch.h"
+#include "project_plan.h"
+#include "project_statistic.h"
+#include "skinny_product.h"
+
+namespace hyperstreams::cuda {
+namespace {
+
+constexpr int kProjectThreads = 128;
+constexpr int kProjectWarps = kProjectThreads / kWarpThreads;
+constexpr int kPieceChunks = 8;
+// Stages of weights in shared memory, and chunks of a stage.
+constexpr int kStages = 3;
+constexpr int kStageChunks = 2;
+// Groups of 16 tokens of a warp. Float and float16 leave registers for one: they are split.
+template <class S>
+constexpr int kWarpGroups = std::is_same_v<S, BFloat16> ? 2 : 1;
+// Leaves 255 registers to a thread.
+constexpr int kBlocksPerMultiprocessor = 2;
+
+/// The numbers of a ProjectPlan that the kernels need, and scratch.
+struct Work {
+  int64_t slabs, pieces, pieces_per_segment, pieces_per_part, parts;
+  uint4* weights;  // fragments [slabs, pieces * 8, tiles, 3, 32]
+  float* sums;     // [parts, T, K + 1], squares last
+
+  __device__ __forceinline__ float* sum(const ProjectShape& shape, int64_t part, int64_t t,
+                                        int64_t k) const {
+    return sums + (part * shape.tokens + t) * (shape.n_logits + 1) + k;
+  }
+};
+
+/// A warp writes the fragments of one chunk and tile.
+template <bool kWhole>
+__global__ void __launch_bounds__(kProjectThreads)
+    project_weights_kernel(const ProjectArgs args, const Work work, int64_t tiles) {
+  const int64_t fragment = int64_t{blockIdx.x} * kProjectWarps + threadIdx.x / kWarpThreads;
+  const int64_t chunks = work.pieces * kPieceChunks, chunk = fragment / tiles % chunks;
+  const int64_t tile = fragment / tiles / chunks * tiles + fragment % tiles;
+  if (tile >= work.slabs * tiles) return;
+  const ProjectShape& shape = args.shape;
+  float value[kLaneChannels];
+  load_weights<kWhole>(static_cast<const float*>(args.phi),
+                       static_cast<const float*>(args.norm_weight), shape.n_logits, shape.n_streams,
+                       shape.width, tile * kTileLogits + lane() / 4,
+                       ChunkPosition(chunk, shape.width), value);
+  uint4 words[kFloatPieces];
+  split_weights(value, words);
+#pragma unroll
+  for (int p = 0; p < kFloatPieces; ++p) {
+    work.weights[weight_fragment(0, 1, fragment, p) + lane()] = words[p];
+  }
+}
+
+/// A lane's walk over the chunks of its tokens; those beyond the last token are the last.
+template <class S, int kGroups>
+struct TokenWalk {
+  const S* at[kGroups][2];  // the stream
+  int64_t c, streams_left;
+
+  __device__ __forceinline__ TokenWalk(const ProjectArgs& args, int64_t first, int64_t chunk) {
+    const ChunkPosition position(chunk, args.shape.width);
+    const int64_t last = args.shape.tokens - 1;
+    c = position.c + lane() % 4 * kLaneChannels;
+    streams_left = args.shape.n_streams - position.stream;
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int64_t t = first + group * kGroupTokens + lane() / 4 + 8 * r;
+        at[group][r] = static_cast<const S*>(args.x.data) +
+                       (t < last ? t : last) * args.x.token_stride +
+                       position.stream * args.x.stream_stride;
+      }
+    }
+  }
+
+  /// Loads the chunk and goes to the next; beyond the last stream come zeros.
+  template <bool kWhole>
+  __device__ __forceinline__ void load(const ProjectArgs& args, ChunkOfTokens<S> (&x)[kGroups]) {
+    const int64_t width = streams_left > 0 ? args.shape.width : 0;
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        x[group].row[r] = packed(load_channels<kWhole>(at[group][r], c, width));
+      }
+    }
+    c += kChunk;
+    // The next stream begins where this lane's first channel of a stream does.
+    if (c - lane() % 4 * kLaneChannels < args.shape.width) return;
+    c = lane() % 4 * kLaneChannels;
+    --streams_left;
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+      at[group][0] += args.x.stream_stride;
+      at[group][1] += args.x.stream_stride;
+    }
+  }
+};
+
+template <class S, int kTiles>
+struct StageStorage {
+  static constexpr int kWords = kStageChunks * kTiles * kFloatPieces * kWarpThreads;
+  uint4 weight[kStages][kWords];
+};
+
+template <class S, int kTiles, bool kWhole>
+__global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
+    project_forward_kernel(const ProjectArgs args, const Work work) {
+  constexpr int kChunks = kStageChunks;
+  constexpr int kGroups = kWarpGroups<S>;
+  constexpr int kPieceStages = kPieceChunks / kChunks;
+  using Storage = StageStorage<S, kTiles>;
+  auto& storage = shared<Storage>();
+  const ProjectShape& shape = args.shape;
+  const int64_t slab = blockIdx.x % work.slabs, part = blockIdx.y;
+  const int64_t first = (blockIdx.x / work.slabs * kProjectWarps + threadIdx.x / kWarpThreads) *
+                        (kGroups * kGroupTokens);
+  const int64_t begin = part * work.pieces_per_part;
+  const int64_t end =
+      begin + work.pieces_per_part < work.pieces ? begin + work.pieces_per_part : work.pieces;
+
+  // The slab's stages lie one after the other.
+  const uint4* from = work.weights +
+                      (slab * work.pieces * kPieceStages + begin * kPieceStages) * Storage::kWords +
+                      threadIdx.x;
+  int64_t to_copy = (end - begin) * kPieceStages;
+  int now = 0, next = 0;  // buffers
+  const auto copy_stage = [&] {
+    if (to_copy > 0) {
+      uint4* to = storage.weight[next] + threadIdx.x;
+#pragma unroll
+      for (int k = 0; k < Storage::kWords; k += kProjectThreads) {
+        if (k + static_cast<int>(threadIdx.x) < Storage::kWords) copy_async(to + k, from + k);
+      }
+    }
+    end_copy_group();
+    from += Storage::kWords;
+    --to_copy;
+    next = next == kStages - 1 ? 0 : next + 1;
+  };
+
+  TokenWalk<S, kGroups> walk(args, first, begin * kPieceChunks);
+  ChunkOfTokens<S> x[kChunks][kGroups];
+  SkinnySums<kGroups, kTiles> sums;
+  bool written = false;
+  for (int k = 0; k < kStages - 1; ++k) copy_stage();
+#pragma unroll
+  for (int k = 0; k < kChunks; ++k) walk.template load<kWhole>(args, x[k]);
+#pragma unroll 1
+  for (int64_t stage = begin * kPieceStages; stage < end * kPieceStages; ++stage) {
+    finish_copies<kStages - 2>();
+    block_barrier();  // the stage has come, and all are done with the one before
+    const uint4* buffer = storage.weight[now];
+    now = now == kStages - 1 ? 0 : now + 1;
+    copy_stage();
+#pragma unroll
+    for (int k = 0; k < kChunks; ++k) {
+      const uint4* weight = buffer + weight_fragment(k, kTiles, 0, 0) + lane();
+      sums.add_chunk(x[k], [&](int tile, int piece) {
+        return weight[weight_fragment(0, kTiles, tile, piece)];
+      });
+      walk.template load<kWhole>(args, x[k]);
+    }
+    if ((stage + 1) % kPieceStages != 0) continue;
+    sums.finish_piece();
+    const int64_t pieces = (stage + 1) / kPieceStages;
+    if (pieces % work.pieces_per_segment != 0 && pieces != end) continue;
+    const int64_t from = opaque(first);
+    sums.take([&](int token, int logit, float value) {
+      const int64_t t = from + token, k = slab * kTiles * kTileLogits + logit;
+      if (t >= shape.tokens || k >= shape.n_logits || (logit < 0 && slab > 0)) return;
+      float* sum = work.sum(shape, part, t, logit < 0 ? shape.n_logits : k);
+      *sum = written ? *sum + value : value;
+    });
+    written = true;
+  }
+}
+
+/// Few tokens: a warp sums a piece, which is a part.
+template <class S, int kTiles, bool kWhole>
+__global__ void __launch_bounds__(kProjectThreads)
+    project_direct_kernel(const ProjectArgs args, const Work work) {
+  const ProjectShape& shape = args.shape;
+  const int64_t slab = blockIdx.x % work.slabs;
+  const int64_t first = blockIdx.x / work.slabs * kGroupTokens;
+  const int64_t piece = int64_t{blockIdx.y} * kProjectWarps + threadIdx.x / kWarpThreads;
+  if (piece >= work.pieces) return;
+  TokenWalk<S, 1> walk(args, first, piece * kPieceChunks);
+  ChunkPosition at(piece * kPieceChunks, shape.width);
+  SkinnySums<1, kTiles> sums;
+  for (int chunk = 0; chunk < kPieceChunks; ++chunk) {
+    ChunkOfTokens<S> x[1];
+    walk.template load<kWhole>(args, x);
+    uint4 words[kTiles][kFloatPieces];
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      float value[kLaneChannels];
+      load_weights<kWhole>(static_cast<const float*>(args.phi),
+                           static_cast<const float*>(args.norm_weight), shape.n_logits,
+                           shape.n_streams, shape.width,
+                           (slab * kTiles + tile) * kTileLogits + lane() / 4, at, value);
+      split_weights(value, words[tile]);
+    }
+    sums.add_chunk(x, [&](int tile, int p) { return words[tile][p]; });
+    at.advance(shape.width);
+  }
+  sums.finish_piece();
+  sums.take([&](int token, int logit, float value) {
+    const int64_t t = first + token, k = slab * kTiles * kTileLogits + logit;
+    if (t >= shape.tokens || k >= shape.n_logits || (logit < 0 && slab > 0)) return;
+    *work.sum(shape, piece, t, logit < 0 ? shape.n_logits : k) = value;
+  });
+}
+
+/// A thread adds the parts of one logit, or of the squares of a token.
+__global__ void __launch_bounds__(kProjectThreads)
+    project_finish_kernel(const ProjectArgs args, const Work work) {
+  const ProjectShape& shape = args.shape;
+  const int64_t columns = shape.n_logits + 1;
+  const int64_t index = int64_t{blockIdx.x} * kProjectThreads + threadIdx.x;
+  const int64_t t = index / columns, k = index % columns;
+  if (t >= shape.tokens) return;
+  const int64_t per_segment = work.pieces_per_part == 1 ? work.pieces_per_segment : 1;
+  float sum = 0;
+  for (int64_t part = 0; part < work.parts; part += per_segment) {
+    float segment = *work.sum(shape, part, t, k);
+    for (int64_t p = part + 1; p < part + per_segment && p < work.parts; ++p) {
+      segment += *work.sum(shape, p, t, k);
+    }
+    sum = part == 0 ? segment : sum + segment;
+  }
+  if (k < shape.n_logits) {
+    static_cast<float*>(args.logits)[t * shape.n_logits + k] = sum;
+  } else {
+    const float mean_square = sum / static_cast<float>(shape.n_streams * shape.width);
+    static_cast<float*>(args.inv_rms)[t] =
+        inverse_rms(mean_square, static_cast<float>(args.eps), args.eps_position);
+  }
+}
+
+/// Calls f(constant tiles, constant whole) for the kernels that exist.
+template <class F>
+Status dispatch_tiles(const ProjectPlan& plan, const F& f) {
+  if (!plan.whole_vectors) return f(std::integral_constant<int, 2>{}, std::false_type{});
+  switch (plan.tiles) {
+    case 1:
+      return f(std::integral_constant<int, 1>{}, std::true_type{});
+    case 2:
+      return f(std::integral_constant<int, 2>{}, std::true_type{});
+    case 3:
+      return f(std::integral_constant<int, 3>{}, std::true_type{});
+    default:
+      return f(std::integral_constant<int, 4>{}, std::true_type{});
+  }
+}
+
+}  // namespace
+
+Status project_forward(const ProjectArgs& args, Stream stream) {
+  const ProjectShape& shape = args.shape;
+  const int64_t alignment =
+      std::min({row_alignment(args.x, shape.tokens, shape.n_streams, shape.dtype),
+                row_alignment({args.phi, 0}, 1, DType::kFloat32),
+                row_alignment({args.norm_weight, 0}, 1, DType::kFloat32)});
+  return project_forward(args, plan_project(shape, alignment), stream);
+}
+
+Status project_forward(const ProjectArgs& args, const ProjectPlan& plan, Stream stream) {
+  const ProjectShape& shape = args.shape;
+  if (shape.dtype == DType::kFloat64) return Status::kUnsupportedDType;
+  if (shape.tokens == 0) return Status::kOk;
+  const bool direct = plan.split == ProjectSplit::kDirect;
+  float* scratch = static_cast<float*>(args.workspace);
+  const Work work{plan.slabs,
+                  plan.pieces,
+                  plan.pieces_per_segment,
+                  plan.pieces_per_part,
+                  plan.parts,
+                  reinterpret_cast<uint4*>(scratch),
+                  scratch + plan.weight_floats};
+  Status status = Status::kOk;
+  if (!direct) {
+    status = dispatch_bool(plan.whole_vectors, [&](auto whole) {
+      return launch(project_weights_kernel<decltype(whole)::value>, plan.weights, stream, args,
+                    work, int64_t{plan.tiles});
+    });
+  }
+  if (status != Status::kOk) return status;
+  status = dispatch_dtype(shape.dtype, [&](auto dtype) {
+    return dispatch_tiles(plan, [&](auto tiles, auto whole) {
+      using S = typename decltype(dtype)::type;
+      constexpr int kTiles = decltype(tiles)::value;
+      constexpr bool kWhole = decltype(whole)::value;
+      const auto kernel = direct ? project_direct_kernel<S, kTiles, kWhole>
+                                 : project_forward_kernel<S, kTiles, kWhole>;
+      return launch(kernel, plan.forward, stream, args, work);
+    });
+  });
+  if (status != Status::kOk) return status;
+  return launch(project_finish_kernel, plan.finish, stream, args, work);
+}
+
+}  // namespace hyperstreams::cuda

@@ -1,0 +1,206 @@
+// The kernels of csrc/kernels/cuda/project.cu, emulated, against plain loops in double.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "cuda_testing.h"
+#include "kernels/cuda/project_plan.h"
+
+namespace hyperstreams::cuda::testing {
+namespace {
+
+constexpr double kEps = 1e-2;
+
+struct Case {
+  int64_t tokens;
+  int n_streams;
+  int64_t width, n_logits;
+  bool weighted = true;
+  EpsPosition position = EpsPosition::kInside;
+  // Elements by which buffers are off a 16-byte boundary, and by which rows of X are wider.
+  int64_t offset = 0, padding = 0;
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << "T=" << c.tokens << " n=" << c.n_streams << " C=" << c.width << " K=" << c.n_logits
+             << " weighted=" << c.weighted << " eps " << static_cast<int>(c.position)
+             << " offset=" << c.offset << " padding=" << c.padding;
+}
+
+double inverse_rms(double mean_square, EpsPosition position) {
+  if (position == EpsPosition::kInside) return 1 / std::sqrt(mean_square + kEps);
+  if (position == EpsPosition::kOutside) return 1 / (std::sqrt(mean_square) + kEps);
+  return 1 / std::max(std::sqrt(mean_square), kEps);
+}
+
+struct Outputs {
+  std::vector<float> logits, inv_rms;
+};
+
+bool same_bits(const Outputs& a, const Outputs& b) {
+  return same_bytes(a.logits, b.logits) && same_bytes(a.inv_rms, b.inv_rms);
+}
+
+template <class S>
+class Problem {
+ public:
+  explicit Problem(const Case& c)
+      : c_(c),
+        shape_{c.tokens, c.n_streams, c.width, c.n_logits, kDType<S>},
+        x_(c.tokens, c.n_streams, c.width, 1, c.offset, c.padding),
+        phi_(c.n_logits, 1, shape_.features(), 2, c.offset),
+        norm_(1, 1, shape_.features(), 3, c.offset) {}
+
+  const void* norm() const { return c_.weighted ? norm_.rows().data : nullptr; }
+
+  ProjectArgs args(float* logits, float* inv_rms, float* workspace) const {
+    return {shape_,      x_.streams(), phi_.rows().data, norm(),   kEps,
+            c_.position, logits,       inv_rms,          workspace};
+  }
+
+  Outputs run() const {
+    // Masked kernels take the most scratch.
+    return run([&](const ProjectArgs& a) { return project_forward(a, nullptr); },
+               plan_project(shape_, 4).workspace);
+  }
+
+  Outputs run(ProjectSplit split) const {
+    const ProjectPlan plan = plan_project(shape_, c_.offset + c_.padding > 0 ? 4 : 16, split);
+    return run([&](const ProjectArgs& a) { return project_forward(a, plan, nullptr); },
+               plan.workspace);
+  }
+
+  template <class Launch>
+  Outputs run(const Launch& launch, int64_t scratch) const {
+    Output<float> logits(c_.tokens * c_.n_logits, c_.offset), inv_rms(c_.tokens, c_.offset);
+    Guarded<float> workspace(scratch);
+    EXPECT_EQ(launch(args(logits.data(), inv_rms.data(), workspace.data())), Status::kOk);
+    EXPECT_TRUE(logits.intact() && inv_rms.intact() && workspace.intact());
+    return {logits.values(), inv_rms.values()};
+  }
+
+  double v(int64_t t, int64_t d) const {
+    return x_.at(t, static_cast<int>(d / c_.width), d % c_.width);
+  }
+  double weight(int64_t k, int64_t d) const {
+    return double{phi_.at(k, 0, d)} * (c_.weighted ? norm_.at(0, 0, d) : 1.0f);
+  }
+
+  /// Bounds relative to the root of the sum of squares of the products.
+  void check(const Outputs& out) const {
+    for (int64_t t = 0; t < c_.tokens; ++t) {
+      double square = 0;
+      for (int64_t d = 0; d < shape_.features(); ++d) square += v(t, d) * v(t, d);
+      const double expected = inverse_rms(square / shape_.features(), c_.position);
+      EXPECT_NEAR(out.inv_rms[t], expected, expected * 1e-6);
+      for (int64_t k = 0; k < c_.n_logits; ++k) {
+        double logit = 0, scale = 0;
+        for (int64_t d = 0; d < shape_.features(); ++d) {
+          const double product = v(t, d) * weight(k, d);
+          logit += product;
+          scale += product * product;
+        }
+        EXPECT_NEAR(out.logits[t * c_.n_logits + k], logit, std::sqrt(scale) * 2e-6);
+      }
+    }
+  }
+
+ private:
+  Case c_;
+  ProjectShape shape_;
+  Operand<S> x_;
+  Operand<float> phi_, norm_;
+};
+
+template <class S>
+void check_case(const Case& c) {
+  SCOPED_TRACE(::testing::Message() << c << " element bytes=" << sizeof(S));
+  const Problem<S> problem(c);
+  problem.check(run_in_both_orders([&] { return problem.run(); }));
+}
+
+TEST(CudaProject, EqualsPlainLoops) {
+  for (int n = 1; n <= kMaxStreams; ++n) {
+    check_case<float>({17, n, 40, 2 * n + 1});
+    check_case<BFloat16>({3, n, 37, 24, n % 2 == 0});
+    check_case<Float16>({1, n, 8, n + 2, n % 2 == 1});
+  }
+}
+
+TEST(CudaProject, EveryNumberOfLogits) {
+  for (int64_t n_logits = 1; n_logits <= 40; ++n_logits) {
+    check_case<BFloat16>({2, 2, 24, n_logits});
+    check_case<float>({2, 2, 9, n_logits});
+  }
+  check_case<Float16>({3, 5, 16, 130});
+  check_case<float>({3, 5, 11, 70});
+}
+
+TEST(CudaProject, EveryEpsPosition) {
+  for (const auto position : {EpsPosition::kInside, EpsPosition::kOutside, EpsPosition::kFloor}) {
+    check_case<float>({5, 4, 16, 3, true, position});
+    check_case<BFloat16>({5, 4, 16, 3, false, position});
+  }
+}
+
+// One token more than a block takes; several pieces in every segment, the last ones shorter.
+template <class S>
+void check_splits(const Case& c) {
+  SCOPED_TRACE(::testing::Message() << c << " element bytes=" << sizeof(S));
+  const Problem<S> problem(c);
+  const Outputs direct = problem.run(ProjectSplit::kDirect);
+  problem.check(direct);
+  for (const auto split : {ProjectSplit::kPieces, ProjectSplit::kSegments, ProjectSplit::kWhole}) {
+    const Outputs out = run_in_both_orders([&] { return problem.run(split); });
+    EXPECT_TRUE(same_bits(out, direct)) << "split " << static_cast<int>(split);
+  }
+}
+
+TEST(CudaProject, SameBitsHoweverSplit) {
+  check_splits<BFloat16>({129, 4, 72, 24});
+  check_splits<BFloat16>({3, 4, 616, 40});
+  check_splits<float>({33, 3, 712, 7});
+  check_splits<Float16>({2, 6, 333, 17});
+}
+
+TEST(CudaProject, ChosenSplitsAgree) {
+  const Outputs many = Problem<BFloat16>({2050, 1, 16, 3}).run();
+  for (const int64_t tokens : {1, 16, 17, 512, 513, 2048, 2049}) {
+    const Problem<BFloat16> problem({tokens, 1, 16, 3});
+    const Outputs few = problem.run();
+    EXPECT_EQ(std::memcmp(few.logits.data(), many.logits.data(), tokens * 3 * 4), 0) << tokens;
+    EXPECT_EQ(std::memcmp(few.inv_rms.data(), many.inv_rms.data(), tokens * 4), 0) << tokens;
+  }
+}
+
+TEST(CudaProject, SameBitsAtAnyAlignmentAndStride) {
+  for (const auto split : {ProjectSplit::kDirect, ProjectSplit::kSegments}) {
+    const Outputs out = Problem<BFloat16>({5, 4, 40, 9}).run(split);
+    for (const auto& [offset, padding] : {std::pair{1, 0}, {0, 1}, {3, 5}}) {
+      const Case shape{5, 4, 40, 9, true, EpsPosition::kInside, offset, padding};
+      EXPECT_TRUE(same_bits(Problem<BFloat16>(shape).run(split), out)) << shape;
+    }
+  }
+  // Whole vectors in wider rows.
+  const Outputs out = Problem<float>({5, 4, 40, 9}).run();
+  const Case wider{5, 4, 40, 9, true, EpsPosition::kInside, 8, 8};
+  EXPECT_TRUE(same_bits(Problem<float>(wider).run(), out));
+}
+
+TEST(CudaProject, TakesNoTokensAndRefusesDouble) {
+  Problem<float>({0, 4, 8, 3}).run();
+  EXPECT_EQ(project_forward({{0, 4, 8, 3, DType::kFloat64},
+                             {},
+                             nullptr,
+                             nullptr,
+                             kEps,
+                             EpsPosition::kInside,
+                             nullptr,
+                             nullptr,
+                             nullptr},
+                            nullptr),
+            Status::kUnsupportedDType);
+}
+
+}  // namespace
+}  // namespace hyperstreams::cuda::testing
