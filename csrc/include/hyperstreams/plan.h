@@ -116,4 +116,22 @@ struct ProjectPlan {
 ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment);
 ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment, ProjectSplit split);
 
+/// How `project`'s backward is launched. The channels of a stream come in columns of 128 bytes; a
+/// block owns 4 columns and a range of tokens.
+struct ProjectBackwardPlan {
+  bool whole_vectors;       // X, grad_x, phi and norm_weight in 16-byte accesses
+  int tiles;                // of 8 logits that a block computes, 1 to 4
+  int64_t slabs;            // of so many logits; more than one: grad_x and grad_phi apart
+  int channels;             // of a column
+  int64_t columns;          // of all streams
+  int64_t tokens_per_part;  // part p sums tokens [p, p + 1) * tokens_per_part
+  int64_t parts;            // rows [K, columns * channels] of scratch
+  LaunchShape walk;         // x: columns; y: parts of every slab
+  LaunchShape grad_x;       // when apart: columns, for every 32 tokens
+  LaunchShape finish;       // parts added: 32 channels x 8 logits
+  int64_t workspace;        // floats of scratch
+};
+
+ProjectBackwardPlan plan_project_backward(const ProjectShape& shape, int64_t alignment);
+
 }  // namespace hyperstreams::cuda
