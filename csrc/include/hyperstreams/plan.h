@@ -98,7 +98,7 @@ enum class ProjectSplit : int { kDirect = 0, kPieces = 1, kSegments = 2, kWhole 
 struct ProjectPlan {
   bool whole_vectors;  // X, phi and norm_weight in 16-byte accesses
   ProjectSplit split;
-  int tiles;                   // of 8 logits that a block computes, 1 to 4
+  int tiles;                   // of 8 logits that a block computes, 1 to 4; 2 when not whole
   int64_t slabs;               // of so many logits
   int64_t chunks;              // of all streams
   int64_t pieces;              // the last padded
