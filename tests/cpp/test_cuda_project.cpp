@@ -203,16 +203,19 @@ void check_case(const Case& c) {
 
 TEST(CudaProject, EqualsPlainLoops) {
   for (int n = 1; n <= kMaxStreams; ++n) {
-    check_case<float>({17, n, 40, 2 * n + 1});
-    check_case<BFloat16>({3, n, 37, 24, n % 2 == 0});
+    check_case<float>({1 + n % 3, n, 40, n + 1});
+    check_case<BFloat16>({3, n, 11, 24, n % 2 == 0});
     check_case<Float16>({1, n, 8, n + 2, n % 2 == 1});
   }
+  check_case<float>({17, 4, 40, 24});
+  check_case<BFloat16>({33, 4, 37, 32});
+  check_case<Float16>({18, 3, 72, 15});
 }
 
 TEST(CudaProject, EveryNumberOfLogits) {
   for (int64_t n_logits = 1; n_logits <= 40; ++n_logits) {
-    check_case<BFloat16>({2, 2, 24, n_logits});
-    check_case<float>({2, 2, 9, n_logits});
+    check_case<BFloat16>({2, 1, 8, n_logits});
+    check_case<float>({2, 1, 9, n_logits});
   }
   check_case<Float16>({3, 5, 16, 130});
   check_case<float>({3, 5, 11, 70});
@@ -239,9 +242,10 @@ void check_splits(const Case& c) {
 }
 
 TEST(CudaProject, SameBitsHoweverSplit) {
-  check_splits<BFloat16>({129, 4, 72, 24});
-  check_splits<BFloat16>({3, 4, 616, 40});
-  check_splits<float>({33, 3, 712, 7});
+  check_splits<BFloat16>({129, 2, 8, 3});
+  check_splits<BFloat16>({3, 4, 616, 12});
+  check_splits<float>({2, 3, 712, 7});
+  check_splits<float>({65, 1, 9, 40});
   check_splits<Float16>({2, 6, 333, 17});
 }
 
@@ -274,7 +278,7 @@ TEST(CudaProject, BackwardOverEverySplit) {
   ASSERT_EQ(plan_project_backward({300, 1, 8, 3, DType::kBFloat16}, 16).parts, 5);
   check_case<BFloat16>({300, 1, 8, 3});
   check_case<float>({129, 2, 9, 24, false});
-  check_case<Float16>({17, 3, 344, 12});
+  check_case<Float16>({17, 3, 152, 12});
   check_case<float>({65, 5, 36, 33});
   check_case<BFloat16>({65, 2, 35, 33});
 }
