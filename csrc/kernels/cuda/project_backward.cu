@@ -162,8 +162,8 @@ __global__ void __launch_bounds__(kGradientThreads, kBlocksPerMultiprocessor)
     block_barrier();  // the gradients have come, and all are done with the others
     const auto& gradients = storage.gradients[now];
     if constexpr (kGradX) {
-      float grad[kLaneTokens][Traits::kVector] = {};
-      add_grad_v(storage.weights, gradients, grad);
+      float grad[kLaneTokens][Traits::kVector];
+      multiply_grad_v<false>(storage.weights, gradients, grad);
       rows.store(t, end, x, gradients.factor, grad);
     }
     grad_weight.add(x, gradients);
@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(kGradientThreads, kBlocksPerMultiprocessor)
     block_barrier();
 #pragma unroll
     for (int held = 0; held < kHeldSteps; ++held) {
-      add_grad_v(storage.weights, storage.gradients[held], grad[held]);
+      multiply_grad_v<true>(storage.weights, storage.gradients[held], grad[held]);
     }
   }
 #pragma unroll

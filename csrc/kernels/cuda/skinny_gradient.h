@@ -165,11 +165,11 @@ struct StepTokens {
   Packed<S, Vector<S>::kSize> token[kLaneTokens];
 };
 
-/// sum[i][channel] += this lane's part of g W.
-template <class S, int kTiles>
-__device__ __forceinline__ void add_grad_v(const WeightFragments<S, kTiles>& weights,
-                                           const GradientFragments<S, kTiles>& gradients,
-                                           float (&sum)[kLaneTokens][Vector<S>::kSize]) {
+/// sum[i][channel] = this lane's part of g W, or kAdd: is added to.
+template <bool kAdd, class S, int kTiles>
+__device__ __forceinline__ void multiply_grad_v(const WeightFragments<S, kTiles>& weights,
+                                                const GradientFragments<S, kTiles>& gradients,
+                                                float (&sum)[kLaneTokens][Vector<S>::kSize]) {
   using Traits = GradientTraits<S, kTiles>;
   constexpr int kPieces = Traits::kPiecesOfV;
   const auto& fragments = weights.word[threadIdx.x / kWarpThreads];
@@ -197,8 +197,10 @@ __device__ __forceinline__ void add_grad_v(const WeightFragments<S, kTiles>& wei
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        sum[2 * half + i][j] += products[half][i];
-        sum[2 * half + i][j + Traits::kSteps] += products[half][2 + i];
+        float& first = sum[2 * half + i][j];
+        float& second = sum[2 * half + i][j + Traits::kSteps];
+        first = kAdd ? first + products[half][i] : products[half][i];
+        second = kAdd ? second + products[half][2 + i] : products[half][2 + i];
       }
     }
   }
@@ -277,8 +279,9 @@ struct WeightGradient {
                                                     const Packed<S, Traits::kVector>& second, int k,
                                                     uint32_t (&pair)[kPieces<S>]) {
     if constexpr (std::is_same_v<S, BFloat16>) {
-      const uint32_t low = first.word[k / 2] >> k % 2 * 16 & 0xffffu;
-      pair[0] = low | second.word[k / 2] >> k % 2 * 16 << 16;
+      const uint32_t words[2] = {first.word[k / 2], second.word[k / 2]};
+      pair[0] = k % 2 == 0 ? pair_of_halves<0>(words[0], words[1])
+                           : pair_of_halves<1>(words[0], words[1]);
     } else {
       split(first[k], second[k], pair);
     }

@@ -96,6 +96,16 @@ __device__ __forceinline__ void split(const Packed<S, kCount>& x,
   }
 }
 
+/// Halves kHalf, 0 or 1, of two words as one pair.
+template <int kHalf>
+__device__ __forceinline__ uint32_t pair_of_halves(uint32_t first, uint32_t second) {
+#ifdef __CUDACC__
+  return __byte_perm(first, second, kHalf == 0 ? 0x5410 : 0x7632);
+#else
+  return kHalf == 0 ? (first & 0xffff) | second << 16 : first >> 16 | (second & 0xffff0000);
+#endif
+}
+
 /// load_vector straight into words; zeros where `count` is not positive.
 template <bool kWhole, int kCount, class S>
 __device__ __forceinline__ Packed<S, kCount> load_packed(const S* from, int64_t count) {
