@@ -207,11 +207,11 @@ void check_project_backward(const ProjectShape& shape, const ProjectBackwardPlan
   EXPECT_LT((plan.parts - 1) * plan.tokens_per_part, shape.tokens);
   EXPECT_EQ(plan.walk.grid_y, plan.parts * plan.slabs);
   EXPECT_GE(plan.slabs * plan.tiles * 8, shape.n_logits);
-  EXPECT_TRUE(plan.slabs == 1 || plan.tiles == 4);
+  EXPECT_TRUE(plan.together ? plan.slabs == 1 : plan.tiles == 4);
   EXPECT_GE(plan.finish.grid_x * 32, shape.n_streams * shape.width);
   EXPECT_EQ(plan.workspace, plan.parts * shape.n_logits * plan.columns * plan.channels);
   EXPECT_TRUE(plan.parts == 1 || plan.workspace * 4 <= (32 << 20));
-  if (plan.slabs > 1) {
+  if (!plan.together) {
     EXPECT_GE(plan.grad_x.grid_x, 1);
     EXPECT_GE(plan.grad_x.grid_x / plan.walk.grid_x * 32, shape.tokens);
   }

@@ -120,14 +120,15 @@ ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment, ProjectSp
 /// block owns 4 columns and a range of tokens.
 struct ProjectBackwardPlan {
   bool whole_vectors;       // X, grad_x, phi and norm_weight in 16-byte accesses
+  bool together;            // one kernel for grad_x and grad_phi
   int tiles;                // of 8 logits that a block computes, 1 to 4
-  int64_t slabs;            // of so many logits; more than one: grad_x and grad_phi apart
+  int64_t slabs;            // of 32 logits
   int channels;             // of a column
   int64_t columns;          // of all streams
   int64_t tokens_per_part;  // part p sums tokens [p, p + 1) * tokens_per_part
   int64_t parts;            // rows [K, columns * channels] of scratch
   LaunchShape walk;         // x: columns; y: parts of every slab
-  LaunchShape grad_x;       // when apart: columns, for every 32 tokens
+  LaunchShape grad_x;       // when not together: columns, for every 32 tokens
   LaunchShape finish;       // parts added: 32 channels x 8 logits
   int64_t workspace;        // floats of scratch
 };

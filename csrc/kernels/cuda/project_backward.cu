@@ -7,15 +7,16 @@
 //
 // A block of 4 warps owns 4 columns of channels (64 of a 2-byte type, 32 of float, each) and a
 // range of tokens, which it walks 16 at a time: X is read once, grad_x written, and the columns'
-// share of grad_phi stays in registers, to be written as one row of partial sums. Up to 32 logits.
-// More of them: one kernel for grad_x, and one for every 32 logits of grad_phi, which reads X
-// again. A last kernel adds the partial sums, a thread for every logit and channel in turn.
+// share of grad_phi stays in registers, to be written as one row of partial sums. Up to 32 logits,
+// 16 in masked vectors. More of them: one kernel for grad_x, and one for every 32 logits of
+// grad_phi, which reads X again. A last kernel adds the partial sums, a thread for every logit and
+// channel in turn.
 //   2 n C elements, g once per 256 (128) channels, from L2; per block 4 K n C bytes of phi and as
 //   many of partial sums.
 //
 // Order of the sums and pieces: skinny_gradient.h. Deterministic: the token ranges depend on the
 // shape alone, and their sums are added in order. All outputs are written completely.
-// 28 kernels (3 dtypes; 1 to 4 tiles of 8 logits in whole vectors, 4 masked; apart: whole or
+// 28 kernels (3 dtypes; 1 to 4 tiles of 8 logits in whole vectors, 2 masked; apart: whole or
 // masked, grad_x or grad_phi; the last sums).
 #include <algorithm>
 
@@ -30,7 +31,6 @@ namespace hyperstreams::cuda {
 namespace {
 
 constexpr int kMaxTiles = 4;
-constexpr int kMaxLogitsAtOnce = 8 * kMaxTiles;
 // Groups of 16 tokens whose grad_x a warp holds while it walks over many logits.
 constexpr int kHeldSteps = 2;
 // Leaves 255 registers to a thread.
@@ -44,27 +44,43 @@ struct BackwardWork {
   int64_t parts;
 };
 
+/// min(count, most) as an int, for comparisons in loops.
+__device__ __forceinline__ int at_most(int64_t count, int most) {
+  return count < most ? static_cast<int>(count) : most;
+}
+
 /// A lane's vectors of one column.
 template <class S, bool kWhole>
 struct ColumnOfX {
   static constexpr int kVector = Vector<S>::kSize;
   const ProjectBackwardArgs& args;
-  int64_t stream, c, left;  // left: channels from c on; none beyond the last column
+  int64_t stream, c;
+  int left;    // channels from c on, at most a vector; none beyond the last column
+  const S* x;  // the lane's vector of token lane % 4 * 4
+  S* grad_x;
 
   __device__ __forceinline__ ColumnOfX(const ProjectBackwardArgs& a, int64_t column) : args(a) {
     const Column at(column, a.shape.width, kVector);
     stream = at.stream;
     c = at.c;
-    left = stream < a.shape.n_streams ? a.shape.width - c : 0;
+    left = stream < a.shape.n_streams ? at_most(a.shape.width - c, kVector) : 0;
+    const int64_t t = lane() % 4 * kLaneTokens;
+    x = static_cast<const S*>(a.x.data) + t * a.x.token_stride + stream * a.x.stream_stride + c;
+    grad_x = static_cast<S*>(a.grad_x) + (t * a.shape.n_streams + stream) * a.shape.width + c;
   }
 
-  __device__ __forceinline__ void load(int64_t first, int64_t end, StepTokens<S>& x) const {
+  /// The lane's tokens among [first, end), its own counted from first.
+  __device__ __forceinline__ static int tokens_left(int64_t first, int64_t end) {
+    return at_most(end - first, kStepTokens) - lane() % 4 * kLaneTokens;
+  }
+
+  __device__ __forceinline__ void load(int64_t first, int64_t end, StepTokens<S>& to) const {
+    const S* row = x + first * args.x.token_stride;
+    const int tokens = tokens_left(first, end);
 #pragma unroll
     for (int i = 0; i < kLaneTokens; ++i) {
-      const int64_t t = first + lane() % 4 * kLaneTokens + i;
-      const S* row = static_cast<const S*>(args.x.data) + t * args.x.token_stride +
-                     stream * args.x.stream_stride + c;
-      x.token[i] = load_packed<kWhole, kVector>(row, t < end ? left : 0);
+      to.token[i] = load_packed<kWhole, kVector>(row, i < tokens ? left : 0);
+      row += args.x.token_stride;
     }
   }
 
@@ -84,21 +100,22 @@ struct ColumnOfX {
     for (int k = 0; k < kVector; ++k) to[k] *= scale[k];
   }
 
-  /// Writes grad + factor x.
-  __device__ __forceinline__ void store(int64_t first, int64_t end, const StepTokens<S>& x,
+  /// Writes grad + factor v.
+  __device__ __forceinline__ void store(int64_t first, int64_t end, const StepTokens<S>& v,
                                         const float (&factor)[kStepTokens],
                                         const float (&grad)[kLaneTokens][kVector]) const {
     if (left <= 0) return;
+    const int64_t stride = args.shape.n_streams * args.shape.width;
+    S* row = grad_x + first * stride;
+    const int tokens = tokens_left(first, end);
 #pragma unroll
     for (int i = 0; i < kLaneTokens; ++i) {
-      const int token = lane() % 4 * kLaneTokens + i;
-      const int64_t t = first + token;
+      const float f = factor[lane() % 4 * kLaneTokens + i];
       float out[kVector];
 #pragma unroll
-      for (int k = 0; k < kVector; ++k) out[k] = fmaf(factor[token], x.token[i][k], grad[i][k]);
-      S* row =
-          static_cast<S*>(args.grad_x) + (t * args.shape.n_streams + stream) * args.shape.width + c;
-      if (t < end) store_floats<kWhole>(row, left, out);
+      for (int k = 0; k < kVector; ++k) out[k] = fmaf(f, v.token[i][k], grad[i][k]);
+      if (i < tokens) store_floats<kWhole>(row, left, out);
+      row += stride;
     }
   }
 };
@@ -157,8 +174,6 @@ __global__ void __launch_bounds__(kGradientThreads, kBlocksPerMultiprocessor)
   int now = 0;
 #pragma unroll 1
   for (int64_t t = begin; t < end; t += kStepTokens) {
-    loader.load(g, n_logits, t + kStepTokens, end, first_logit);
-    rows.load(t + kStepTokens, end, next);
     block_barrier();  // the gradients have come, and all are done with the others
     const auto& gradients = storage.gradients[now];
     if constexpr (kGradX) {
@@ -166,6 +181,8 @@ __global__ void __launch_bounds__(kGradientThreads, kBlocksPerMultiprocessor)
       multiply_grad_v<false>(storage.weights, gradients, grad);
       rows.store(t, end, x, gradients.factor, grad);
     }
+    rows.load(t + kStepTokens, end, next);
+    loader.load(g, n_logits, t + kStepTokens, end, first_logit);
     grad_weight.add(x, gradients);
     now = 1 - now;
     loader.store(storage.gradients[now]);
@@ -259,7 +276,7 @@ __global__ void __launch_bounds__(kFinishChannels* kFinishRows)
   static_cast<float*>(args.grad_norm_weight)[d] = grad_norm;
 }
 
-/// grad_x and grad_phi in one walk, up to 32 logits.
+/// grad_x and grad_phi in one walk.
 template <class S>
 Status launch_together(const ProjectBackwardArgs& args, const ProjectBackwardPlan& plan,
                        const BackwardWork& work, Stream stream) {
@@ -267,7 +284,7 @@ Status launch_together(const ProjectBackwardArgs& args, const ProjectBackwardPla
     return launch(project_backward_kernel<S, decltype(tiles)::value, decltype(whole)::value, true>,
                   plan.walk, stream, args, work);
   };
-  if (!plan.whole_vectors) return go(std::integral_constant<int, 4>{}, std::false_type{});
+  if (!plan.whole_vectors) return go(std::integral_constant<int, 2>{}, std::false_type{});
   return dispatch_few_streams(plan.tiles, [&](auto tiles) {
     if constexpr (decltype(tiles)::value > 0) {
       return go(tiles, std::true_type{});
@@ -308,8 +325,8 @@ Status project_backward(const ProjectBackwardArgs& args, Stream stream) {
   if (shape.tokens > 0) {
     status = dispatch_dtype(shape.dtype, [&](auto dtype) {
       using S = typename decltype(dtype)::type;
-      return shape.n_logits > kMaxLogitsAtOnce ? launch_apart<S>(args, plan, work, stream)
-                                               : launch_together<S>(args, plan, work, stream);
+      return plan.together ? launch_together<S>(args, plan, work, stream)
+                           : launch_apart<S>(args, plan, work, stream);
     });
   }
   if (status != Status::kOk) return status;

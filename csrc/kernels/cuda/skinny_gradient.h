@@ -108,13 +108,13 @@ class GradientLoader {
   /// `logit` on, zeros from K on.
   __device__ __forceinline__ void load(const float* g, int64_t n_logits, int64_t first, int64_t end,
                                        int64_t logit) {
+    const int64_t token = first + 2 * token_pair(), column = logit + 2 * logit_pair();
+    const int64_t tokens = end - token, columns = n_logits - column;
+    const float* row = g + token * n_logits + column;
 #pragma unroll
-    for (int t = 0; t < 2; ++t) {
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const int64_t token = first + 2 * token_pair() + t, column = logit + 2 * logit_pair() + k;
-        value_[t][k] = token < end && column < n_logits ? g[token * n_logits + column] : 0;
-      }
+    for (int k = 0; k < 2; ++k) {
+      value_[0][k] = tokens > 0 && columns > k ? row[k] : 0;
+      value_[1][k] = tokens > 1 && columns > k ? row[n_logits + k] : 0;
     }
   }
 

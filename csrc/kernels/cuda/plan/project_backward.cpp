@@ -12,6 +12,7 @@ constexpr int kWarps = 4;
 constexpr int kColumnBytes = 128;
 constexpr int kTileLogits = 8;
 constexpr int kMaxTiles = 4;
+constexpr int kMaskedTiles = 2;
 constexpr int64_t kStepTokens = 16;
 constexpr int64_t kHeldTokens = 32;
 constexpr int kFinishChannels = 32;
@@ -31,10 +32,12 @@ ProjectBackwardPlan plan_project_backward(const ProjectShape& shape, int64_t ali
   const int64_t tiles = ceil_div(shape.n_logits, kTileLogits);
   ProjectBackwardPlan plan;
   plan.whole_vectors = alignment >= 16 && shape.width % vector == 0;
+  plan.together = tiles <= (plan.whole_vectors ? kMaxTiles : kMaskedTiles);
+  // Masked kernels exist with two tiles alone, those for one product with the most.
+  plan.tiles = !plan.together        ? kMaxTiles
+               : !plan.whole_vectors ? kMaskedTiles
+                                     : static_cast<int>(tiles);
   plan.slabs = ceil_div(tiles, kMaxTiles);
-  // Masked kernels, and those for more logits, exist with the most tiles alone.
-  const bool few = plan.whole_vectors && plan.slabs == 1;
-  plan.tiles = few ? static_cast<int>(tiles) : kMaxTiles;
   plan.channels = kColumnBytes / element_bytes(shape.dtype);
   plan.columns = shape.n_streams * ceil_div(shape.width, plan.channels);
   const int64_t blocks = ceil_div(plan.columns, kWarps);
@@ -47,7 +50,7 @@ ProjectBackwardPlan plan_project_backward(const ProjectShape& shape, int64_t ali
   plan.tokens_per_part = ceil_div(steps, parts) * kStepTokens;
   plan.parts = ceil_div(shape.tokens, plan.tokens_per_part);
   plan.walk = {blocks, plan.parts * plan.slabs, kThreads, 1};
-  plan.grad_x = {plan.slabs > 1 ? blocks * ceil_div(shape.tokens, kHeldTokens) : 0, 1, kThreads, 1};
+  plan.grad_x = {plan.together ? 0 : blocks * ceil_div(shape.tokens, kHeldTokens), 1, kThreads, 1};
   plan.finish = {ceil_div(shape.n_streams * shape.width, kFinishChannels), 1, kFinishChannels,
                  kFinishRows};
   plan.workspace = plan.parts * row;
