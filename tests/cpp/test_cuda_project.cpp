@@ -244,9 +244,9 @@ void check_splits(const Case& c) {
 TEST(CudaProject, SameBitsHoweverSplit) {
   check_splits<BFloat16>({129, 2, 8, 3});
   check_splits<BFloat16>({3, 4, 616, 12});
-  check_splits<float>({2, 3, 712, 7});
+  check_splits<float>({2, 3, 520, 7});
   check_splits<float>({65, 1, 9, 40});
-  check_splits<Float16>({2, 6, 333, 17});
+  check_splits<Float16>({2, 6, 235, 9});
 }
 
 TEST(CudaProject, ChosenSplitsAgree) {

@@ -88,8 +88,8 @@ struct CoefficientsPlan {
 /// `scratch_per_token`: mix_scratch_size of the map.
 CoefficientsPlan plan_coefficients(int64_t tokens, int64_t scratch_per_token);
 
-/// What a block of project's forward sums, from few tokens to many: every warp a piece of the
-/// channels, reading phi as it is; a piece; a segment; all channels.
+/// What a block of project's forward sums, from few tokens to many: a piece, a chunk for every
+/// warp, reading phi as it is; a piece; a segment; all channels.
 enum class ProjectSplit : int { kDirect = 0, kPieces = 1, kSegments = 2, kWhole = 3 };
 
 /// How `project` is launched. The channels come in chunks of 32, 8 chunks are a piece of the sum,
@@ -106,7 +106,7 @@ struct ProjectPlan {
   int64_t pieces_per_part;     // part p sums pieces [p, p + 1) * pieces_per_part
   int64_t parts;               // rows of scratch per token
   LaunchShape weights;         // phi in fragments; not with kDirect
-  LaunchShape forward;         // x: tokens and slabs; y: parts, with kDirect in fours
+  LaunchShape forward;         // x: tokens and slabs; y: parts
   LaunchShape finish;          // parts added
   int64_t weight_floats;       // scratch: the fragments come first, then the parts
   int64_t workspace;           // floats of scratch

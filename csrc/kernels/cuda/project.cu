@@ -6,9 +6,10 @@
 // Many tokens: a block of 4 warps owns 128 tokens (64 of float and float16), up to 32 logits (16 in
 // masked vectors) and a part of the channels; a warp a quarter of the tokens. phi comes split and
 // in fragments (a kernel of its own writes them) through shared memory, three stages deep; X goes
-// from memory to the registers it is multiplied from, a stage ahead. Few tokens: a warp owns 16
-// tokens and a piece of 256 channels and splits phi itself. Either way partial sums go to scratch,
-// and a last kernel adds them.
+// from memory to the registers it is multiplied from, a stage ahead.
+// Few tokens: a block of 8 warps owns 16 tokens and a piece of 256 channels, a warp a chunk of it,
+// so that all loads are in flight at once; it splits phi itself. Either way partial sums go to
+// scratch, and a last kernel adds them.
 //   n C elements, read once per 32 logits; at the most 8 (K + 1) floats per token for the partial
 //   sums; phi is read once, and its fragments, 6 bytes a weight, by each block of tokens, from L2.
 //
@@ -32,6 +33,7 @@ namespace {
 constexpr int kProjectThreads = 128;
 constexpr int kProjectWarps = kProjectThreads / kWarpThreads;
 constexpr int kPieceChunks = 8;
+constexpr int kDirectThreads = kPieceChunks * kWarpThreads;
 // Stages of weights in shared memory, and chunks of a stage.
 constexpr int kStages = 3;
 constexpr int kStageChunks = 2;
@@ -202,40 +204,69 @@ __global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
   }
 }
 
-/// Few tokens: a warp sums a piece, which is a part.
+template <int kTiles>
+struct DirectStorage {
+  static constexpr int kValues = kTiles * 4 + 2;
+  float value[kPieceChunks][kValues][kWarpThreads];  // of every warp's lanes, squares last
+};
+
+/// Few tokens: a block sums a piece, which is a part, and each of its warps one chunk.
 template <class S, int kTiles, bool kWhole>
-__global__ void __launch_bounds__(kProjectThreads)
+__global__ void __launch_bounds__(kDirectThreads)
     project_direct_kernel(const ProjectArgs args, const Work work) {
+  using Storage = DirectStorage<kTiles>;
+  auto& storage = shared<Storage>();
   const ProjectShape& shape = args.shape;
-  const int64_t slab = blockIdx.x % work.slabs;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+  const int64_t slab = blockIdx.x % work.slabs, piece = blockIdx.y;
   const int64_t first = blockIdx.x / work.slabs * kGroupTokens;
-  const int64_t piece = int64_t{blockIdx.y} * kProjectWarps + threadIdx.x / kWarpThreads;
-  if (piece >= work.pieces) return;
-  TokenWalk<S, 1> walk(args, first, piece * kPieceChunks);
-  ChunkPosition at(piece * kPieceChunks, shape.width);
-  SkinnySums<1, kTiles> sums;
-  for (int chunk = 0; chunk < kPieceChunks; ++chunk) {
-    ChunkOfTokens<S> x[1];
-    walk.template load<kWhole>(args, x);
-    uint4 words[kTiles][kFloatPieces];
+  const int64_t first_logit = slab * kTiles * kTileLogits;
+
+  TokenWalk<S, 1> walk(args, first, piece * kPieceChunks + warp);
+  ChunkOfTokens<S> x[1];
+  walk.template load<kWhole>(args, x);
+  const ChunkPosition at(piece * kPieceChunks + warp, shape.width);
+  float weight[kTiles][kLaneChannels];
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      float value[kLaneChannels];
-      load_weights<kWhole>(static_cast<const float*>(args.phi),
-                           static_cast<const float*>(args.norm_weight), shape.n_logits,
-                           shape.n_streams, shape.width,
-                           (slab * kTiles + tile) * kTileLogits + lane() / 4, at, value);
-      split_weights(value, words[tile]);
-    }
-    sums.add_chunk(x, [&](int tile, int p) { return words[tile][p]; });
-    at.advance(shape.width);
+  for (int tile = 0; tile < kTiles; ++tile) {
+    load_weights<kWhole>(static_cast<const float*>(args.phi),
+                         static_cast<const float*>(args.norm_weight), shape.n_logits,
+                         shape.n_streams, shape.width,
+                         first_logit + tile * kTileLogits + lane() / 4, at, weight[tile]);
   }
-  sums.finish_piece();
-  sums.take([&](int token, int logit, float value) {
-    const int64_t t = first + token, k = slab * kTiles * kTileLogits + logit;
-    if (t >= shape.tokens || k >= shape.n_logits || (logit < 0 && slab > 0)) return;
-    *work.sum(shape, piece, t, logit < 0 ? shape.n_logits : k) = value;
-  });
+  uint4 words[kTiles][kFloatPieces];
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) split_weights(weight[tile], words[tile]);
+  SkinnySums<1, kTiles> sums;
+  sums.add_chunk(x, [&](int tile, int p) { return words[tile][p]; });
+#pragma unroll
+  for (int k = 0; k < kTiles * 4; ++k) {
+    storage.value[warp][k][lane()] = sums.piece[0][k / 4][k % 4];
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    storage.value[warp][kTiles * 4 + r][lane()] = sums.piece_square[0][r];
+  }
+  block_barrier();
+  for (int k = warp; k < Storage::kValues; k += kPieceChunks) {
+    float sum = storage.value[0][k][lane()];
+#pragma unroll
+    for (int chunk = 1; chunk < kPieceChunks; ++chunk) sum += storage.value[chunk][k][lane()];
+    const bool is_square = k >= kTiles * 4;
+    if (is_square) {
+      sum += warp_shuffle_xor(sum, 1);
+      sum += warp_shuffle_xor(sum, 2);
+    }
+    const int row = is_square ? k - kTiles * 4 : k % 4 / 2;
+    const int64_t t = first + lane() / 4 + 8 * row;
+    const int64_t logit = first_logit + k / 4 * kTileLogits + lane() % 4 * 2 + k % 2;
+    if (t >= shape.tokens) continue;
+    if (is_square) {
+      if (slab == 0 && lane() % 4 == 0) *work.sum(shape, piece, t, shape.n_logits) = sum;
+    } else if (logit < shape.n_logits) {
+      *work.sum(shape, piece, t, logit) = sum;
+    }
+  }
 }
 
 /// A thread adds the parts of one logit, or of the squares of a token.

@@ -120,16 +120,15 @@ __device__ __forceinline__ void multiply_chunk(const ChunkOfTokens<S> (&x)[kGrou
   }
 }
 
-/// square[r] += this lane's squares of row r.
+/// square[r] += this lane's sum of squares of row r.
 template <class S>
 __device__ __forceinline__ void add_squares(const ChunkOfTokens<S>& x, float (&square)[2]) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
+    float sum = x.row[r][0] * x.row[r][0];
 #pragma unroll
-    for (int k = 0; k < kLaneChannels; ++k) {
-      const float value = x.row[r][k];
-      square[r] = fmaf(value, value, square[r]);
-    }
+    for (int k = 1; k < kLaneChannels; ++k) sum = fmaf(x.row[r][k], x.row[r][k], sum);
+    square[r] += sum;
   }
 }
 

@@ -11,13 +11,14 @@ constexpr int kThreads = 128;
 constexpr int kWarps = 4;
 constexpr int kChunk = 32;
 constexpr int kPieceChunks = 8;
+constexpr int kDirectThreads = kPieceChunks * 32;
 constexpr int kTileLogits = 8;
 constexpr int kMaxTiles = 4;
 constexpr int kMaskedTiles = 2;
 // Segments of the sum: blocks along the channels where the tokens alone do not fill a device, few
 // enough that their sums are a small part of the bytes moved.
 constexpr int64_t kSegments = 4;
-// Up to so many tokens a warp takes 16 of them and a piece, and reads phi itself.
+// Up to so many tokens a block takes 16 of them and a piece, and reads phi itself.
 constexpr int64_t kDirectTokens = 512;
 // Up to so many, a block takes a piece; beyond the second, blocks of tokens alone are plenty.
 constexpr int64_t kPieceTokens = 2048;
@@ -61,8 +62,8 @@ ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment, ProjectSp
   plan.parts = ceil_div(plan.pieces, plan.pieces_per_part);
   const int64_t fragments = plan.pieces * kPieceChunks * plan.slabs * plan.tiles;
   plan.weights = {ceil_div(fragments, kWarps), 1, kThreads, 1};
-  plan.forward = {ceil_div(shape.tokens, block_tokens) * plan.slabs,
-                  direct ? ceil_div(plan.parts, kWarps) : plan.parts, kThreads, 1};
+  plan.forward = {ceil_div(shape.tokens, block_tokens) * plan.slabs, plan.parts,
+                  direct ? kDirectThreads : kThreads, 1};
   const int64_t sums = shape.tokens * (shape.n_logits + 1);
   plan.finish = {ceil_div(sums, kThreads), 1, kThreads, 1};
   // Enough for any tiles. Three pieces of 8 channels in 16 bytes for every lane.
