@@ -21,6 +21,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "add_rows.h"
 #include "device/device.h"
 #include "dispatch.h"
 #include "project_plan.h"
@@ -280,11 +281,8 @@ __global__ void __launch_bounds__(kProjectThreads)
   const int64_t per_segment = work.pieces_per_part == 1 ? work.pieces_per_segment : 1;
   float sum = 0;
   for (int64_t part = 0; part < work.parts; part += per_segment) {
-    float segment = *work.sum(shape, part, t, k);
-    for (int64_t p = part + 1; p < part + per_segment && p < work.parts; ++p) {
-      segment += *work.sum(shape, p, t, k);
-    }
-    sum = part == 0 ? segment : sum + segment;
+    const int64_t end = part + per_segment < work.parts ? part + per_segment : work.parts;
+    sum += add_rows(work.sum(shape, part, t, k), end - part, shape.tokens * columns);
   }
   if (k < shape.n_logits) {
     static_cast<float*>(args.logits)[t * shape.n_logits + k] = sum;

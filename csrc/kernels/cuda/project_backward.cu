@@ -20,6 +20,7 @@
 // masked, grad_x or grad_phi; the last sums).
 #include <algorithm>
 
+#include "add_rows.h"
 #include "device/device.h"
 #include "dispatch.h"
 #include "hyperstreams/plan.h"
@@ -260,10 +261,8 @@ __global__ void __launch_bounds__(kFinishChannels* kFinishRows)
   if (d < features) {
     const float scale = norm_weight ? norm_weight[d] : 1.0f;
     for (int64_t k = threadIdx.y; k < shape.n_logits; k += kFinishRows) {
-      float sum = 0;
-      for (int64_t part = 0; part < work.parts; ++part) {
-        sum += work.partials[(part * shape.n_logits + k) * stride + at];
-      }
+      const float sum =
+          add_rows(work.partials + k * stride + at, work.parts, shape.n_logits * stride);
       static_cast<float*>(args.grad_phi)[k * features + d] = norm_weight ? sum * scale : sum;
       if (norm_weight) grad_norm = fmaf(sum, phi[k * features + d], grad_norm);
     }

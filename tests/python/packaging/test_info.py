@@ -64,3 +64,14 @@ def test_plan_covers_the_streams(op: str, tokens: int, width: int, dtype: str) -
 def test_plan_words_bad_arguments(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _info.plan(*arguments)
+
+
+def test_plan_of_project_follows_the_tokens() -> None:
+    few, many = (_info.plan("project", tokens, 4, 768, "bfloat16") for tokens in (8, 8192))
+    assert few["split"] < many["split"]
+    assert few["parts"] == 12
+    assert many["partials"] * many["tokens_per_part"] >= 8192
+    # The scratch of any alignment is the same.
+    unaligned = _info.plan("project", 8192, 4, 768, "bfloat16", alignment=2)
+    assert unaligned["workspace"] == many["workspace"]
+    assert unaligned["backward_workspace"] == many["backward_workspace"]
