@@ -26,6 +26,7 @@
 #include "dispatch.h"
 #include "project_plan.h"
 #include "project_statistic.h"
+#include "project_walk.h"
 #include "skinny_product.h"
 
 namespace hyperstreams::cuda {
@@ -33,7 +34,6 @@ namespace {
 
 constexpr int kProjectThreads = 128;
 constexpr int kProjectWarps = kProjectThreads / kWarpThreads;
-constexpr int kPieceChunks = 8;
 constexpr int kDirectThreads = kPieceChunks * kWarpThreads;
 // Stages of weights in shared memory, and chunks of a stage.
 constexpr int kStages = 3;
@@ -44,22 +44,10 @@ constexpr int kWarpGroups = std::is_same_v<S, BFloat16> ? 2 : 1;
 // Leaves 255 registers to a thread.
 constexpr int kBlocksPerMultiprocessor = 2;
 
-/// The numbers of a ProjectPlan that the kernels need, and scratch.
-struct Work {
-  int64_t slabs, pieces, pieces_per_segment, pieces_per_part, parts;
-  uint4* weights;  // fragments [slabs, pieces * 8, tiles, 3, 32]
-  float* sums;     // [parts, T, K + 1], squares last
-
-  __device__ __forceinline__ float* sum(const ProjectShape& shape, int64_t part, int64_t t,
-                                        int64_t k) const {
-    return sums + (part * shape.tokens + t) * (shape.n_logits + 1) + k;
-  }
-};
-
 /// A warp writes the fragments of one chunk and tile.
 template <bool kWhole>
 __global__ void __launch_bounds__(kProjectThreads)
-    project_weights_kernel(const ProjectArgs args, const Work work, int64_t tiles) {
+    project_weights_kernel(const ProjectArgs args, const ProjectWork work, int64_t tiles) {
   const int64_t fragment = int64_t{blockIdx.x} * kProjectWarps + threadIdx.x / kWarpThreads;
   const int64_t chunks = work.pieces * kPieceChunks, chunk = fragment / tiles % chunks;
   const int64_t tile = fragment / tiles / chunks * tiles + fragment % tiles;
@@ -78,47 +66,6 @@ __global__ void __launch_bounds__(kProjectThreads)
   }
 }
 
-/// A lane's walk over the chunks of its tokens.
-template <class S, int kGroups>
-struct TokenWalk {
-  const S* stream;  // of the lane's first token
-  int64_t c;        // the lane's first channel of the chunk
-  int streams_left, tokens_left;
-
-  __device__ __forceinline__ TokenWalk(const ProjectArgs& args, int64_t first, int64_t chunk) {
-    const ChunkPosition position(chunk, args.shape.width);
-    const int64_t t = first + lane() / 4;
-    constexpr int kTokens = kGroups * kGroupTokens;
-    tokens_left =
-        static_cast<int>(args.shape.tokens - t < kTokens ? args.shape.tokens - t : kTokens);
-    streams_left = args.shape.n_streams - static_cast<int>(position.stream);
-    c = position.c + lane() % 4 * kLaneChannels;
-    stream = static_cast<const S*>(args.x.data) + t * args.x.token_stride +
-             position.stream * args.x.stream_stride;
-  }
-
-  /// Loads the chunk and goes to the next; zeros beyond the last token and the last stream.
-  template <bool kWhole>
-  __device__ __forceinline__ void load(const ProjectArgs& args, ChunkOfTokens<S> (&x)[kGroups]) {
-    const int64_t width = streams_left > 0 ? args.shape.width : 0;
-#pragma unroll
-    for (int group = 0; group < kGroups; ++group) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int token = group * kGroupTokens + 8 * r;
-        x[group].row[r] = load_packed<kWhole, kLaneChannels>(
-            stream + token * args.x.token_stride + c, token < tokens_left ? width - c : 0);
-      }
-    }
-    c += kChunk;
-    // A lane's channels may end before the chunk does.
-    if (c - lane() % 4 * kLaneChannels < args.shape.width) return;
-    c = lane() % 4 * kLaneChannels;
-    --streams_left;
-    stream += args.x.stream_stride;
-  }
-};
-
 template <class S, int kTiles>
 struct StageStorage {
   static constexpr int kWords = kStageChunks * kTiles * kFloatPieces * kWarpThreads;
@@ -127,7 +74,7 @@ struct StageStorage {
 
 template <class S, int kTiles, bool kWhole>
 __global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
-    project_forward_kernel(const ProjectArgs args, const Work work) {
+    project_forward_kernel(const ProjectArgs args, const ProjectWork work) {
   constexpr int kChunks = kStageChunks;
   constexpr int kGroups = kWarpGroups<S>;
   constexpr int kPieceStages = kPieceChunks / kChunks;
@@ -214,7 +161,7 @@ struct DirectStorage {
 /// Few tokens: a block sums a piece, which is a part, and each of its warps one chunk.
 template <class S, int kTiles, bool kWhole>
 __global__ void __launch_bounds__(kDirectThreads)
-    project_direct_kernel(const ProjectArgs args, const Work work) {
+    project_direct_kernel(const ProjectArgs args, const ProjectWork work) {
   using Storage = DirectStorage<kTiles>;
   auto& storage = shared<Storage>();
   const ProjectShape& shape = args.shape;
@@ -272,7 +219,7 @@ __global__ void __launch_bounds__(kDirectThreads)
 
 /// A thread adds the parts of one logit, or of the squares of a token.
 __global__ void __launch_bounds__(kProjectThreads)
-    project_finish_kernel(const ProjectArgs args, const Work work) {
+    project_finish_kernel(const ProjectArgs args, const ProjectWork work) {
   const ProjectShape& shape = args.shape;
   const int64_t columns = shape.n_logits + 1;
   const int64_t index = int64_t{blockIdx.x} * kProjectThreads + threadIdx.x;
@@ -326,13 +273,13 @@ Status project_forward(const ProjectArgs& args, const ProjectPlan& plan, Stream 
   if (shape.tokens == 0) return Status::kOk;
   const bool direct = plan.split == ProjectSplit::kDirect;
   float* scratch = static_cast<float*>(args.workspace);
-  const Work work{plan.slabs,
-                  plan.pieces,
-                  plan.pieces_per_segment,
-                  plan.pieces_per_part,
-                  plan.parts,
-                  reinterpret_cast<uint4*>(scratch),
-                  scratch + plan.weight_floats};
+  const ProjectWork work{plan.slabs,
+                         plan.pieces,
+                         plan.pieces_per_segment,
+                         plan.pieces_per_part,
+                         plan.parts,
+                         reinterpret_cast<uint4*>(scratch),
+                         scratch + plan.weight_floats};
   Status status = Status::kOk;
   if (!direct) {
     status = dispatch_bool(plan.whole_vectors, [&](auto whole) {

@@ -4,7 +4,7 @@
 // A bfloat16 is one piece, a float16 exactly two, a float three: 24 bits, exactly as long as the
 // last piece is not below bfloat16's range (|x| > 2^-109). The product of numbers of up to 3
 // pieces is the sum of the products of pieces a and b with a + b < 3; what is left out is below
-// 2^-24 of it.
+// 2^-24 of it. Infinite numbers, and floats that round to infinite bfloat16, give NaN.
 #pragma once
 
 #include <cstring>
