@@ -56,7 +56,9 @@ def paired_seconds(
 ) -> dict[str, list[float]]:
     """Seconds of a call, round by round: every round times every candidate once.
 
-    Each round begins with another candidate, so that none always follows the same one.
+    Each round begins with another candidate, so that none always follows the same one, and each
+    candidate runs once untimed before its turn: none pays for the caches and the pages of memory
+    that the one before it left behind.
     """
     names = list(candidates)
     repeats = {}
@@ -69,6 +71,7 @@ def paired_seconds(
         for turn in range(rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
+                candidates[name]()
                 times[name].append(seconds_of(candidates[name], repeats[name], synchronize))
     return times
 

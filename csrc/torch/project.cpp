@@ -19,10 +19,10 @@ std::tuple<Tensor, Tensor> project(const Tensor& x, const Tensor& phi,
   const auto norm = parameter(norm_weight, shape.features(), type, op, "norm_weight");
   Tensor logits = new_empty(x, shape_with_tail(x, 2, {shape.n_logits}), type);
   Tensor inv_rms = new_empty(x, shape_with_tail(x, 2, {}), type);
-  Tensor workspace = new_empty(x, {project_workspace(shape)}, type);
+  const Scratch workspace(x, project_workspace(shape), type);
   cpu::project_forward({shape, streams.view, weight->const_data_ptr(), data_or_null(norm), eps,
                         eps_position_of(eps_position, op), logits.mutable_data_ptr(),
-                        inv_rms.mutable_data_ptr(), workspace.mutable_data_ptr()},
+                        inv_rms.mutable_data_ptr(), workspace.data()},
                        parallel_for);
   return {logits, inv_rms};
 }
@@ -46,12 +46,12 @@ std::tuple<Tensor, Tensor, Tensor> project_backward(const Tensor& grad_logits,
   Tensor grad_x = new_empty_as(x);
   Tensor grad_phi = new_empty_as(phi);
   Tensor grad_norm = norm ? new_empty_as(*norm_weight) : new_empty(x, {0}, type);
-  Tensor workspace = new_empty(x, {project_backward_workspace(shape)}, type);
+  const Scratch workspace(x, project_backward_workspace(shape), type);
   cpu::project_backward(
       {shape, streams.view, weight->const_data_ptr(), data_or_null(norm), inv->const_data_ptr(),
        logits->const_data_ptr(), grad_inv->const_data_ptr(), eps, eps_position_of(eps_position, op),
        grad_x.mutable_data_ptr(), grad_phi.mutable_data_ptr(),
-       norm ? grad_norm.mutable_data_ptr() : nullptr, workspace.mutable_data_ptr()},
+       norm ? grad_norm.mutable_data_ptr() : nullptr, workspace.data()},
       parallel_for);
   return {grad_x, grad_phi, grad_norm};
 }

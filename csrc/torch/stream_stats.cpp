@@ -28,13 +28,13 @@ Tensor stream_stats(const Tensor& x, const std::optional<Tensor>& y,
   const std::optional<Rows> res = rows(h_res, 2, n * n, type, "h_res");
   const int64_t size = stream_stats_size(n);
   Tensor stats = new_empty(x, {size}, ScalarType::Double);
-  Tensor partials = new_empty(x, {token_partitions(tokens) * size}, ScalarType::Double);
+  const Scratch partials(x, token_partitions(tokens) * size, ScalarType::Double);
   const int64_t sequence = x.dim() >= 3 && x.size(x.dim() - 3) > 0 ? x.size(x.dim() - 3) : 1;
-  cpu::stream_stats({tokens, sequence, n, streams.width, streams.dtype,
-                     y ? dtype_of(*y, op) : streams.dtype, streams.view, view(branch), view(pre),
-                     view(post), view(res), static_cast<double*>(partials.mutable_data_ptr()),
-                     static_cast<double*>(stats.mutable_data_ptr())},
-                    parallel_for);
+  cpu::stream_stats(
+      {tokens, sequence, n, streams.width, streams.dtype, y ? dtype_of(*y, op) : streams.dtype,
+       streams.view, view(branch), view(pre), view(post), view(res), partials.doubles(),
+       static_cast<double*>(stats.mutable_data_ptr())},
+      parallel_for);
   return stats;
 }
 

@@ -74,6 +74,40 @@ struct WideTranspose {
     for (int r = 0; r < 4; ++r) _mm512_storeu_ps(tile + 16 * r, row[r]);
   }
 
+  /// The same of rows without a gap: whole registers of four tokens.
+  static HYPERSTREAMS_INLINE void load_packed(const float* rows, float* tile) {
+    const __m512i first =
+        _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+    const __m512i last = _mm512_add_epi32(first, _mm512_set1_epi32(2));
+    __m512 pair[2][2];  // of eight tokens: numbers 0 and 1, numbers 2 and 3
+    for (int half = 0; half < 2; ++half) {
+      const __m512 low = _mm512_loadu_ps(rows + 32 * half);
+      const __m512 high = _mm512_loadu_ps(rows + 32 * half + 16);
+      pair[half][0] = _mm512_permutex2var_ps(low, first, high);
+      pair[half][1] = _mm512_permutex2var_ps(low, last, high);
+    }
+    for (int k = 0; k < 2; ++k) {
+      _mm512_storeu_ps(tile + 32 * k, _mm512_shuffle_f32x4(pair[0][k], pair[1][k], 0x44));
+      _mm512_storeu_ps(tile + 32 * k + 16, _mm512_shuffle_f32x4(pair[0][k], pair[1][k], 0xee));
+    }
+  }
+
+  static HYPERSTREAMS_INLINE void store_packed(const float* tile, float* rows) {
+    __m512 row[4];
+    for (int r = 0; r < 4; ++r) row[r] = _mm512_loadu_ps(tile + 16 * r);
+    blocks(row);
+    // Register r has tokens r, 4 + r, 8 + r and 12 + r, four numbers each: transposed again, by
+    // four numbers at a time.
+    const __m512 low01 = _mm512_shuffle_f32x4(row[0], row[1], 0x44);
+    const __m512 high01 = _mm512_shuffle_f32x4(row[0], row[1], 0xee);
+    const __m512 low23 = _mm512_shuffle_f32x4(row[2], row[3], 0x44);
+    const __m512 high23 = _mm512_shuffle_f32x4(row[2], row[3], 0xee);
+    _mm512_storeu_ps(rows, _mm512_shuffle_f32x4(low01, low23, 0x88));
+    _mm512_storeu_ps(rows + 16, _mm512_shuffle_f32x4(low01, low23, 0xdd));
+    _mm512_storeu_ps(rows + 32, _mm512_shuffle_f32x4(high01, high23, 0x88));
+    _mm512_storeu_ps(rows + 48, _mm512_shuffle_f32x4(high01, high23, 0xdd));
+  }
+
   static HYPERSTREAMS_INLINE void store(const float* tile, float* rows, int64_t stride) {
     __m512 row[4];
     for (int r = 0; r < 4; ++r) row[r] = _mm512_loadu_ps(tile + 16 * r);
@@ -158,6 +192,11 @@ inline void load_tile(const T* rows, int64_t stride, int64_t count, int size, La
   if (count == lanes) prefetch_rows(rows + lanes * stride, stride, lanes, size);
   if (count < lanes) std::memset(out, 0, sizeof(T) * static_cast<size_t>(lanes * size));
   int first = 0;
+#ifdef HYPERSTREAMS_ISA_IS_AVX512
+  if constexpr (sizeof(T) == 4) {
+    if (count == lanes && size == 4 && stride == 4) return WideTranspose::load_packed(rows, out);
+  }
+#endif
 #ifdef HYPERSTREAMS_WIDE_TRANSPOSE
   if constexpr (sizeof(T) == 4) {
     for (; count == lanes && first + 4 <= size; first += 4) {
@@ -165,6 +204,7 @@ inline void load_tile(const T* rows, int64_t stride, int64_t count, int size, La
     }
   }
 #endif
+  if (first == size) return;
   transpose(rows + first, stride, count, size - first, out + first * lanes, lanes);
 }
 
@@ -183,6 +223,11 @@ inline void store_tile(const Lanes<T>* tile, int64_t count, int size, T* rows) {
   if (count == lanes && size == 1) return tile->store(rows);
   if (count == lanes) prefetch_rows(rows + lanes * size, size, lanes, size);
   int first = 0;
+#ifdef HYPERSTREAMS_ISA_IS_AVX512
+  if constexpr (sizeof(T) == 4) {
+    if (count == lanes && size == 4) return WideTranspose::store_packed(from, rows);
+  }
+#endif
 #ifdef HYPERSTREAMS_WIDE_TRANSPOSE
   if constexpr (sizeof(T) == 4) {
     for (; count == lanes && first + 4 <= size; first += 4) {
@@ -190,6 +235,7 @@ inline void store_tile(const Lanes<T>* tile, int64_t count, int size, T* rows) {
     }
   }
 #endif
+  if (first == size) return;
   transpose(from + first * lanes, lanes, size - first, count, rows + first, size);
 }
 

@@ -38,7 +38,7 @@ std::tuple<Tensor, Tensor, Tensor> coefficients(const Tensor& logits,
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> coefficients_backward(
-    const Tensor& grad_h_pre, const Tensor& grad_h_post, const Tensor& grad_h_res,
+    const Tensor& grad_h_pre, const Tensor& grad_h_post, const std::optional<Tensor>& grad_h_res,
     const Tensor& logits, const std::optional<Tensor>& inv_rms, const Tensor& alpha,
     const Tensor& bias, const std::optional<Tensor>& h_pre, const std::optional<Tensor>& h_post,
     int64_t n_streams, int64_t map, const std::vector<int64_t>& settings,
@@ -49,7 +49,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> coefficients_backward(
   device.require(grad_h_pre, op, "grad_h_pre");
   device.require(grad_h_post, op, "grad_h_post");
   const CoefficientSettings s = coefficient_settings(n_streams, map, settings, constants, op);
-  if (s.map != MapKind::kIdentity) device.require(grad_h_res, op, "grad_h_res");
+  if (grad_h_res) device.require(*grad_h_res, op, "grad_h_res");
   const Controller c(logits, inv_rms, alpha, bias, s, op);
   const cuda::CoefficientsPlan plan = plan_of(s, c.tokens);
   CoefficientGradients gradients(c, grad_h_pre, grad_h_post, grad_h_res, logits, inv_rms, h_pre,

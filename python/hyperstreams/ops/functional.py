@@ -191,8 +191,8 @@ def coefficients(
     check_coefficients("coefficients", *inputs, shapes)
     if encoded is None or not use_fused("coefficients", logits):
         return without_autocast(_coefficients.by_reference, *inputs, *settings)
-    h_pre, h_post, h_res = _coefficients.coefficients(*inputs, encoded, settings)
-    return h_pre, h_post, None if encoded.map == _coefficients.IDENTITY else h_res
+    outputs = _coefficients.coefficients(*inputs, encoded, settings)
+    return outputs if len(outputs) == 3 else (*outputs, None)
 
 
 def expand(

@@ -48,7 +48,8 @@ def test_every_round_times_every_candidate_and_begins_with_another() -> None:
 
     times = timing.paired_seconds({k: waits(k) for k in "abc"}, rounds=4, warmup=1)
     assert {name: len(values) for name, values in times.items()} == dict.fromkeys("abc", 4)
-    assert calls[-12:] == list("abcbcacababc")
+    # Each turn is an untimed call and the timed one.
+    assert calls[-24:] == list("aabbccbbccaaccaabbaabbcc")
     assert all(value >= timing.SAMPLE_SECONDS for values in times.values() for value in values)
 
 
