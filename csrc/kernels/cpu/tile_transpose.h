@@ -60,18 +60,18 @@ struct WideTranspose {
     row[3] = _mm512_shuffle_ps(high01, high23, 0xee);
   }
 
-  /// Four numbers of 16 tokens to lanes.
-  static HYPERSTREAMS_INLINE void load(const float* rows, int64_t stride, float* tile) {
-    __m512 row[4];
+  /// Four numbers of each of 16 rows, at row(0) to row(15), to lanes; lanes are `stride` apart.
+  template <class Row>
+  static HYPERSTREAMS_INLINE void load(const Row& row, float* tile, int64_t stride) {
+    __m512 four[4];
     for (int r = 0; r < 4; ++r) {
-      const float* from = rows + r * stride;
-      row[r] = _mm512_castps128_ps512(_mm_loadu_ps(from));
-      row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(from + 4 * stride), 1);
-      row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(from + 8 * stride), 2);
-      row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(from + 12 * stride), 3);
+      four[r] = _mm512_castps128_ps512(_mm_loadu_ps(row(r)));
+      four[r] = _mm512_insertf32x4(four[r], _mm_loadu_ps(row(r + 4)), 1);
+      four[r] = _mm512_insertf32x4(four[r], _mm_loadu_ps(row(r + 8)), 2);
+      four[r] = _mm512_insertf32x4(four[r], _mm_loadu_ps(row(r + 12)), 3);
     }
-    blocks(row);
-    for (int r = 0; r < 4; ++r) _mm512_storeu_ps(tile + 16 * r, row[r]);
+    blocks(four);
+    for (int r = 0; r < 4; ++r) _mm512_storeu_ps(tile + r * stride, four[r]);
   }
 
   /// The same of rows without a gap: whole registers of four tokens.
@@ -136,17 +136,17 @@ struct WideTranspose {
     row[3] = _mm256_shuffle_ps(high01, high23, 0xee);
   }
 
-  /// Four numbers of 16 tokens to lanes.
-  static HYPERSTREAMS_INLINE void load(const float* rows, int64_t stride, float* tile) {
-    for (int half = 0; half < 2; ++half) {
-      __m256 row[4];
+  /// Four numbers of each of 16 rows, at row(0) to row(15), to lanes; lanes are `stride` apart.
+  template <class Row>
+  static HYPERSTREAMS_INLINE void load(const Row& row, float* tile, int64_t stride) {
+    for (int half = 0; half < 16; half += 8) {
+      __m256 four[4];
       for (int r = 0; r < 4; ++r) {
-        const float* from = rows + (8 * half + r) * stride;
-        row[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)),
-                                      _mm_loadu_ps(from + 4 * stride), 1);
+        four[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row(half + r))),
+                                       _mm_loadu_ps(row(half + r + 4)), 1);
       }
-      blocks(row);
-      for (int r = 0; r < 4; ++r) _mm256_storeu_ps(tile + 16 * r + 8 * half, row[r]);
+      blocks(four);
+      for (int r = 0; r < 4; ++r) _mm256_storeu_ps(tile + r * stride + half, four[r]);
     }
   }
 
@@ -200,7 +200,8 @@ inline void load_tile(const T* rows, int64_t stride, int64_t count, int size, La
 #ifdef HYPERSTREAMS_WIDE_TRANSPOSE
   if constexpr (sizeof(T) == 4) {
     for (; count == lanes && first + 4 <= size; first += 4) {
-      WideTranspose::load(rows + first, stride, out + first * lanes);
+      WideTranspose::load([&](int r) { return rows + r * stride + first; }, out + first * lanes,
+                          lanes);
     }
   }
 #endif
