@@ -66,7 +66,7 @@ void check(const MapSettings& s, int n, int logit_count, double scale) {
 
 TEST(MapArrays, OfSinkhorn) {
   for (const double scale : {2.0, 300.0}) {
-    for (const double eps : {0.0, 1e-6}) {
+    for (const double eps : {0.0, 1e-6, 1e-30}) {
       for (const int softmax : {0, 1}) {
         for (const int rows_first : {0, 1}) {
           const MapSettings s = {{7, softmax, rows_first, 1}, {eps, 0.8}};
