@@ -70,6 +70,16 @@ __device__ __forceinline__ Storage& shared() {
   return *reinterpret_cast<Storage*>(bytes);
 }
 
+/// The block's LaunchShape::shared_bytes of memory, uninitialised at the start of the block.
+template <class T>
+__device__ __forceinline__ T* dynamic_shared() {
+  extern __shared__ uint4 words[];
+  return reinterpret_cast<T*>(words);
+}
+
+/// What every kernel may have without asking.
+constexpr int kDefaultSharedBytes = 48 << 10;
+
 /// Queues kernel(arguments...) on the stream.
 template <class... Parameters, class... Arguments>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream,
@@ -77,7 +87,12 @@ Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream st
   if (shape.grid_x > kMaxGridX || shape.grid_y > kMaxGridY) return Status::kGridTooLarge;
   const dim3 grid(static_cast<unsigned>(shape.grid_x), static_cast<unsigned>(shape.grid_y));
   const dim3 block(shape.block_x, shape.block_y);
-  kernel<<<grid, block, 0, stream>>>(arguments...);
+  if (shape.shared_bytes > kDefaultSharedBytes) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
+    if (error != cudaSuccess) return static_cast<Status>(error);
+  }
+  kernel<<<grid, block, shape.shared_bytes, stream>>>(arguments...);
   return static_cast<Status>(cudaGetLastError());
 }
 

@@ -7,9 +7,11 @@
 //
 //   numeric.h   BFloat16, Float16, to_float, from_float
 //   vector.h    Vector<S>: 16 bytes of elements; load_vector, store_vector, load_floats,
-//   store_floats warp_sums.h warp_sums(values): many sums over the warp with few shuffles block
-//   lane(), block_barrier(), warp_shuffle_down(v, delta), warp_shuffle_xor(v, mask),
-//               warp_sum(v), block_sum<threads>(v, storage), shared<Storage>()
+//               store_floats
+//   warp_sums.h warp_sums(values): many sums over the warp with few shuffles
+//   block       lane(), block_barrier(), warp_shuffle_down(v, delta), warp_shuffle_xor(v, mask),
+//               warp_sum(v), block_sum<threads>(v, storage), shared<Storage>(),
+//               dynamic_shared<T>()
 //   launch      launch(kernel, shape, stream, arguments...) -> Status
 //
 // Sums have one defined order, the same on both sides: in a warp, lane l adds lane l + d for

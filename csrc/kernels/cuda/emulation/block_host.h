@@ -96,6 +96,12 @@ Storage& shared() {
   return *static_cast<Storage*>(emulation::shared_memory(&key, sizeof(Storage)));
 }
 
+template <class T>
+T* dynamic_shared() {
+  const size_t& bytes = emulation::dynamic_shared_bytes;
+  return static_cast<T*>(emulation::shared_memory(&bytes, bytes));
+}
+
 template <class... Parameters, class... Arguments>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream,
               const Arguments&... arguments) {
@@ -104,6 +110,7 @@ Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream,
                               static_cast<unsigned>(shape.grid_y), 1};
   const emulation::Index block{static_cast<unsigned>(shape.block_x),
                                static_cast<unsigned>(shape.block_y), 1};
+  emulation::dynamic_shared_bytes = static_cast<size_t>(shape.shared_bytes);
   emulation::run_grid(grid, block, [&] { kernel(arguments...); });
   return Status::kOk;
 }

@@ -166,7 +166,7 @@ void meet_warp(const void* deposit, void* received, size_t bytes, int source_lan
 void* shared_memory(const void* key, size_t bytes) {
   auto [entry, is_new] = block().shared.try_emplace(key);
   if (is_new) {
-    entry->second.resize((bytes + sizeof(double) - 1) / sizeof(double));
+    entry->second.resize(bytes / sizeof(double) + 1);
     std::memset(entry->second.data(), 0xff, entry->second.size() * sizeof(double));
   }
   return entry->second.data();
