@@ -15,7 +15,7 @@ import pytest
 import torch
 
 STEMS = ["read", "mix_write", "expand", "coefficients"]
-OPS = [f"_{stem}{part}" for stem in STEMS for part in ("", "_backward")]
+OPS = [f"_{stem}{part}" for stem in STEMS for part in ("", "_backward")] + ["_stream_stats"]
 
 SCRIPT = """
 import json, sys
