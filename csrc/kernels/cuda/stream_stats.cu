@@ -102,16 +102,31 @@ __device__ __forceinline__ void load_rows(const StreamStatsArgs& args, int64_t t
   }
 }
 
+/// Row and column of the k-th product of a tile; kDiagonal: of its upper triangle.
+template <bool kDiagonal>
+struct TilePlace {
+  int i, j;
+  __device__ __forceinline__ explicit TilePlace(int k) : i(0), j(k) {
+    for (int length = kTile; i < kTile && j >= length; length -= kDiagonal) {
+      j -= length;
+      ++i;
+    }
+    if (kDiagonal) j += i;
+  }
+};
+
 /// Products of the rows from first_a on with those from first_b on; kDiagonal: the same rows.
 template <class S, bool kWhole, bool kDiagonal>
 __device__ __forceinline__ void add_products(const StreamStatsArgs& args, int64_t t, int first_a,
                                              int first_b, TokenValues& out) {
   constexpr int kVector = Vector<S>::kSize;
-  double sum[kWarpThreads] = {};
+  constexpr int kSums = kDiagonal ? 16 : 32;  // of which 15 or 25 are used
+  double sum[kSums] = {};
   for (int64_t c = int64_t{lane()} * kVector; c < args.width; c += kWarpThreads * kVector) {
     float a[kTile][kVector], b[kTile][kVector];
     load_rows<S, kWhole>(args, t, first_a, c, a);
     if constexpr (!kDiagonal) load_rows<S, kWhole>(args, t, first_b, c, b);
+    int place = 0;
 #pragma unroll
     for (int i = 0; i < kTile; ++i) {
 #pragma unroll
@@ -119,15 +134,17 @@ __device__ __forceinline__ void add_products(const StreamStatsArgs& args, int64_
 #pragma unroll
         for (int k = 0; k < kVector; ++k) {
           const double other = kDiagonal ? a[j][k] : b[j][k];
-          sum[i * kTile + j] = fma(static_cast<double>(a[i][k]), other, sum[i * kTile + j]);
+          sum[place] = fma(static_cast<double>(a[i][k]), other, sum[place]);
         }
+        ++place;
       }
     }
   }
   const double product = warp_sums(sum);
-  const int i = lane() / kTile, j = lane() % kTile, rows = args.n_streams + 1;
-  const int a = first_a + i, b = first_b + j;
-  if (i >= kTile || a >= rows || b >= rows || (kDiagonal && j < i)) return;
+  constexpr int kLanesPerSum = kWarpThreads / kSums;
+  const TilePlace<kDiagonal> place(lane() / kLanesPerSum);
+  const int a = first_a + place.i, b = first_b + place.j, rows = args.n_streams + 1;
+  if (lane() % kLanesPerSum != 0 || place.i >= kTile || a >= rows || b >= rows) return;
   const int row = a == 0 ? args.n_streams : a - 1, column = b == 0 ? args.n_streams : b - 1;
   out.gram[row * rows + column] = product;
   out.gram[column * rows + row] = product;

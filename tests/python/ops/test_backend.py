@@ -15,6 +15,7 @@ from hyperstreams import ops
 from hyperstreams._library import LibraryStatus
 from hyperstreams.ops import _backend
 from op_cases import BUILDS, Maker
+from op_judgement import DEVICE
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 X, H = torch.randn(3, 4, 8), torch.randn(3, 4)
@@ -257,11 +258,11 @@ def test_autocast_changes_nothing(name: str, backend: ops.Backend) -> None:
     present = [v for v in leaves if v is not None]
 
     def results(create_graph: bool, autocast: bool) -> list[torch.Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
             outputs = case.outputs(leaves, backend)
             total = sum(o.sin().sum() for o in outputs)
         # PyTorch's own backward follows the autocast around it; the ops' backward does not.
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast and backend == "fused"):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast and backend == "fused"):
             grads = torch.autograd.grad(total, present, create_graph=create_graph)
         return [*outputs, *grads]
 
