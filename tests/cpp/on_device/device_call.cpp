@@ -48,9 +48,9 @@ cudaStream_t stream(int which) {
 struct DeviceCall::Operand {
   void* base;
   char* data;
-  void* host;  // of an output, else null
+  const void* host;
   int64_t bytes;
-  bool is_written;
+  bool is_written, is_output;
 };
 
 struct DeviceCall::State {
@@ -67,15 +67,16 @@ struct DeviceCall::State {
 
   void copy_back() const {
     for (const Operand& operand : operands) {
-      if (!operand.host) continue;
-      require(cudaMemcpy(operand.host, operand.data, operand.bytes, cudaMemcpyDeviceToHost),
+      if (!operand.is_output) continue;
+      require(cudaMemcpy(const_cast<void*>(operand.host), operand.data, operand.bytes,
+                         cudaMemcpyDeviceToHost),
               "copy from the device");
     }
   }
 
   void expect_same_bits(const char* how) const {
     for (const Operand& operand : operands) {
-      if (!operand.host) continue;
+      if (!operand.is_output) continue;
       std::vector<char> again(operand.bytes);
       require(cudaMemcpy(again.data(), operand.data, operand.bytes, cudaMemcpyDeviceToHost),
               "copy from the device");
@@ -90,21 +91,25 @@ DeviceCall::~DeviceCall() {
   for (const Operand& operand : state_->operands) require(cudaFree(operand.base), "free");
 }
 
-void* DeviceCall::allocate(const void* from, void* host, int64_t bytes, bool is_scratch) {
-  const void* like = from ? from : host;
-  const int64_t shift = static_cast<int64_t>(reinterpret_cast<uintptr_t>(like) % 16);
-  Operand operand = {nullptr, nullptr, is_scratch ? nullptr : host, bytes, from == nullptr};
+void* DeviceCall::allocate(const void* host, int64_t bytes, Kind kind) {
+  const int64_t shift = static_cast<int64_t>(reinterpret_cast<uintptr_t>(host) % 16);
+  Operand operand = {nullptr, nullptr, host, bytes, kind != Kind::kInput, kind == Kind::kOutput};
   require(cudaMalloc(&operand.base, shift + (bytes > 0 ? bytes : 1)), "allocation");
   operand.data = static_cast<char*>(operand.base) + shift;
-  if (from) {
-    require(cudaMemcpy(operand.data, from, bytes, cudaMemcpyHostToDevice), "copy to the device");
+  if (kind == Kind::kInput) {
+    require(cudaMemcpy(operand.data, host, bytes, cudaMemcpyHostToDevice), "copy to the device");
   }
   state_->operands.push_back(operand);
   return operand.data;
 }
 
 const void* DeviceCall::input(const void* data, int64_t count, DType dtype) {
-  return data ? allocate(data, nullptr, count * element_bytes(dtype), false) : nullptr;
+  if (!data) return nullptr;
+  const int64_t bytes = count * element_bytes(dtype);
+  for (const Operand& known : state_->operands) {
+    if (known.host == data && bytes > 0 && known.bytes >= bytes) return known.data;
+  }
+  return allocate(data, bytes, Kind::kInput);
 }
 
 StreamsView DeviceCall::input(const StreamsView& x, int64_t tokens, int n_streams, int64_t width,
@@ -120,7 +125,7 @@ RowsView DeviceCall::input(const RowsView& rows, int64_t tokens, int64_t width, 
 }
 
 void* DeviceCall::output(void* data, int64_t count, DType dtype) {
-  return data ? allocate(nullptr, data, count * element_bytes(dtype), false) : nullptr;
+  return data ? allocate(data, count * element_bytes(dtype), Kind::kOutput) : nullptr;
 }
 
 Status DeviceCall::run(const std::function<Status(Stream)>& queue) {

@@ -23,6 +23,7 @@ class DeviceCall {
   DeviceCall(const DeviceCall&) = delete;
   DeviceCall& operator=(const DeviceCall&) = delete;
 
+  /// What was there before, as an input or an output, is the same operand again.
   StreamsView input(const StreamsView& x, int64_t tokens, int n_streams, int64_t width,
                     DType dtype);
   RowsView input(const RowsView& rows, int64_t tokens, int64_t width, DType dtype);
@@ -32,7 +33,7 @@ class DeviceCall {
   /// Poisoned before every run; `data` says whether there is any.
   template <class T>
   T* scratch(T* data, int64_t count) {
-    return static_cast<T*>(data ? allocate(nullptr, data, count * sizeof(T), true) : nullptr);
+    return static_cast<T*>(data ? allocate(data, count * sizeof(T), Kind::kScratch) : nullptr);
   }
 
   /// Runs `queue` and copies the outputs back. Then runs it again, HYPERSTREAMS_RERUNS times
@@ -42,7 +43,8 @@ class DeviceCall {
 
  private:
   struct Operand;
-  void* allocate(const void* from, void* host, int64_t bytes, bool is_scratch);
+  enum class Kind { kInput, kOutput, kScratch };
+  void* allocate(const void* host, int64_t bytes, Kind kind);
   struct State;
   std::unique_ptr<State> state_;
 };
