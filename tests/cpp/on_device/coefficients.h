@@ -51,27 +51,23 @@ inline void move(DeviceCall& call, CoefficientsBackwardArgs& args) {
   args.h_post = call.input(args.h_post, size.tokens, size.n, type);
 }
 
-inline CoefficientsPlan plan_of_coefficients(const CoefficientSettings& s, int64_t tokens) {
-  return plan_coefficients(tokens, mix_scratch_size(s.map, s.map_settings, s.n_streams));
-}
-
 inline Status coefficients_forward(CoefficientsArgs args, Stream) {
   if (args.dtype == DType::kFloat64) return cuda::coefficients_forward(args, nullptr);
-  const CoefficientsPlan plan = plan_of_coefficients(args.settings, args.tokens);
+  const CoefficientsPlan plan = plan_coefficients(args.tokens, args.settings);
   DeviceCall call;
   move(call, args);
-  args.scratch = call.scratch(static_cast<float*>(args.scratch), plan.scratch);
+  args.scratch = call.scratch(static_cast<float*>(args.scratch), plan.forward.scratch);
   return call.run([&](Stream stream) { return cuda::coefficients_forward(args, stream); });
 }
 
 inline Status coefficients_backward(CoefficientsBackwardArgs args, Stream) {
   if (args.dtype == DType::kFloat64) return cuda::coefficients_backward(args, nullptr);
-  const CoefficientsPlan plan = plan_of_coefficients(args.settings, args.tokens);
+  const CoefficientsPlan plan = plan_coefficients(args.tokens, args.settings);
   const int logits = CoefficientCounts(args.settings, args.tokens).logits;
   DeviceCall call;
   move(call, args);
   args.partials = call.scratch(args.partials, plan.partials * 2 * logits);
-  args.scratch = call.scratch(static_cast<float*>(args.scratch), plan.scratch);
+  args.scratch = call.scratch(static_cast<float*>(args.scratch), plan.backward.scratch);
   return call.run([&](Stream stream) { return cuda::coefficients_backward(args, stream); });
 }
 
