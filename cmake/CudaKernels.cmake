@@ -80,7 +80,8 @@ file(GLOB _binding_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/t
 add_library(_C_cuda MODULE ${_binding_sources})
 set_target_properties(_C_cuda PROPERTIES PREFIX "" OUTPUT_NAME "_C_cuda" SUFFIX ".so" LINKER_LANGUAGE CXX)
 target_include_directories(_C_cuda PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/csrc/torch")
-target_compile_definitions(_C_cuda PRIVATE USE_CUDA)
+list(JOIN HYPERSTREAMS_CUDA_BUILT_ARCHS " " _archs)
+target_compile_definitions(_C_cuda PRIVATE USE_CUDA "HYPERSTREAMS_CUDA_ARCHS=\"${_archs}\"")
 target_link_libraries(_C_cuda PRIVATE
   hyperstreams_options hyperstreams_cuda torch_stable CUDA::cudart_static)
 target_compile_options(_C_cuda PRIVATE -Wno-unused-parameter)

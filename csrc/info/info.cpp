@@ -166,13 +166,25 @@ py::dict plan_coefficients(const Sizes& s) {
   return found;
 }
 
+py::dict plan_stream_stats(const Sizes& s) {
+  const auto made = cuda::plan_stream_stats(s.tokens, s.width, s.dtype, s.alignment);
+  py::dict found;
+  add_vectors(found, made.vector, made.whole_vectors);
+  found["forward"] = launch(made.owners.launch);
+  found["threads_per_token"] = made.owners.threads_per_token;
+  found["tokens_per_block"] = made.owners.tokens_per_block;
+  found["partials"] = made.owners.partials;
+  return found;
+}
+
 constexpr struct {
   const char* op;
   py::dict (*plan)(const Sizes& sizes);
 } kPlans[] = {{"read", plan_read},
               {"mix_write", plan_mix_write},
               {"expand", plan_expand},
-              {"coefficients", plan_coefficients}};
+              {"coefficients", plan_coefficients},
+              {"stream_stats", plan_stream_stats}};
 
 /// How the CUDA kernels of an op would be launched; needs no GPU.
 py::dict plan(const std::string& op, int64_t tokens, int n_streams, int64_t width,

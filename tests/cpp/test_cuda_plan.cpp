@@ -116,6 +116,14 @@ void check_expand(const Shape& s) {
   EXPECT_EQ(plan.sums.parts, plan_expand(s.tokens, s.n_streams, s.width, s.dtype, 2).sums.parts);
 }
 
+void check_stream_stats(const Shape& s) {
+  const StreamStatsPlan plan = plan_stream_stats(s.tokens, s.width, s.dtype, s.alignment);
+  check_vectors(s, plan.vector, plan.whole_vectors);
+  check_owners({s.tokens, s.n_streams, s.width, s.dtype, s.alignment, true}, plan.owners);
+  EXPECT_EQ(plan.owners.threads_per_token, 32);
+  expect_same_split(plan.owners, plan_stream_stats(s.tokens, s.width, s.dtype, 2).owners);
+}
+
 TEST(CudaPlan, CoversEverythingOnceForRandomShapes) {
   std::mt19937_64 random(7);
   for (int trial = 0; trial < 20000; ++trial) {
@@ -130,6 +138,7 @@ TEST(CudaPlan, CoversEverythingOnceForRandomShapes) {
     check_read(shape);
     check_mix_write(shape);
     check_expand(shape);
+    check_stream_stats(shape);
     if (HasFailure()) return;
   }
 }
@@ -208,6 +217,7 @@ TEST(CudaPlan, NoTokensNeedNoPartials) {
   EXPECT_EQ(plan.bias.parts, 0);
   EXPECT_EQ(plan_expand(0, 4, 64, DType::kFloat32, 16).sums.parts, 0);
   EXPECT_EQ(plan_coefficients(0, map_settings(4, MapKind::kFree)).partials, 0);
+  EXPECT_EQ(plan_stream_stats(0, 64, DType::kFloat32, 16).owners.partials, 0);
 }
 
 TEST(CudaPlan, PerTokenOrderDependsOnWidthAndDtypeAlone) {

@@ -96,4 +96,13 @@ struct CoefficientsPlan {
 
 CoefficientsPlan plan_coefficients(int64_t tokens, const CoefficientSettings& settings);
 
+/// How `stream_stats` is launched.
+struct StreamStatsPlan {
+  int vector;          // as in ReadPlan, of X's dtype
+  bool whole_vectors;  // X and y alike
+  OwnerPlan owners;    // a warp owns a token at any width; partials in every case
+};
+
+StreamStatsPlan plan_stream_stats(int64_t tokens, int64_t width, DType dtype, int64_t alignment);
+
 }  // namespace hyperstreams::cuda

@@ -118,7 +118,8 @@ def test_opcheck(name: str) -> None:
 def test_every_raw_op_is_checked() -> None:
     names = {name.split("::")[1].split(".")[0] for name in dir_of_namespace()}
     checked = {packet.__name__ for packet, _ in raw_calls().values()}
-    assert names - checked == {"_cpu_isa", "_detected_cpu_isa", "_set_cpu_isa"}
+    asked = {"_cpu_isa", "_detected_cpu_isa", "_set_cpu_isa", "_cuda_archs"}
+    assert names - checked <= asked
 
 
 def dir_of_namespace() -> list[str]:

@@ -61,6 +61,13 @@ def test_plan_of_coefficients_holds_few_streams_in_registers() -> None:
     assert many["backward"]["shared_bytes"] == 8 * 32 * 4
 
 
+@pytest.mark.parametrize("tokens", [0, 1, 4096, 100_001])
+def test_plan_of_stream_stats_covers_the_tokens(tokens: int) -> None:
+    plan = _info.plan("stream_stats", tokens, 4, 768, "bfloat16")
+    assert plan["partials"] == plan["forward"]["grid"][0] <= 1024
+    assert plan["partials"] * plan["tokens_per_block"] >= tokens
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
