@@ -8,13 +8,17 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_JOBS ?= 2
 PYTEST_ARGS ?=
 CUDA_ARCHS ?= 90-real
+ALL_CUDA_ARCHS ?= 80-real;90-real;100-real;120
+STEPS ?=
+# torch.compile of every case takes an hour: BENCH_ARGS='--only gpu/boundary/mhc' has it.
+BENCH_ARGS ?= --only gpu host --without compiled
 SMOKE_STEPS ?= 20
 # A warning of a compiler newer than ours must not stop a stranger.
 WERROR ?= $(if $(CI),ON,OFF)
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo smoke lint cuda sanitize wheel bench clean
+.PHONY: help setup build test demo smoke lint cuda cuda-all gpu-build gpu-test gpu-bench sanitize wheel bench clean
 
 # Found before the environment's own folder leads PATH.
 BASE_PYTHON := $(shell command -v $(PYTHON) 2>/dev/null)
@@ -30,7 +34,7 @@ TOOLS_STAMP := $(VENV)/.stamp-tools
 CONFIGURE := cmake -G Ninja -UHYPERSTREAMS_TORCH_DIR -Upybind11_DIR -DPython_EXECUTABLE="$(abspath $(BIN)/python)" -DHYPERSTREAMS_WERROR=$(WERROR)
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 	@echo "variables: PYTHON=$(PYTHON) TORCH=$(TORCH) TORCH_INDEX=$(TORCH_INDEX) JOBS=$(JOBS) QUICK=1 (demo)"
 	@echo "CPU build of PyTorch: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu"
 
@@ -72,10 +76,27 @@ smoke: build  ## the demo in a minute: four models, a few steps each
 lint: setup  ## ruff, mypy, clang-format, whitespace: the hooks of .pre-commit-config.yaml on every file
 	pre-commit run --all-files --show-diff-on-failure
 
-cuda: build  ## compile the CUDA library without a GPU (a register spill is an error) and try it
+cuda: build  ## compile the CUDA library without a GPU (spilled registers and stack above its limit are errors) and try it
 	$(CONFIGURE) --preset cuda -DHYPERSTREAMS_CUDA_ARCHS="$(CUDA_ARCHS)"
 	cmake --build build/cuda --target _C_cuda --parallel $(JOBS)
 	OMP_NUM_THREADS=1 python -m pytest tests/python/cuda tests/python/packaging/test_libraries.py -k "cuda"
+
+cuda-all: $(TOOLS_STAMP)  ## compile the CUDA library for every architecture: time, size, most registers
+	$(CONFIGURE) --preset cuda -B build/cuda-all -DHYPERSTREAMS_INPLACE=OFF -DHYPERSTREAMS_CUDA_ARCHS="$(ALL_CUDA_ARCHS)"
+	@begin=$$(date +%s); cmake --build build/cuda-all --target _C_cuda --parallel $(JOBS) && \
+	  echo "$(ALL_CUDA_ARCHS): $$(($$(date +%s) - begin)) s, $$(wc -c <build/cuda-all/_C_cuda.so) bytes"
+	@cat build/cuda-all/cuda_resources/*.txt | sort -k 2nr | head -n 3
+
+gpu-build: cuda  ## compile what gpu-test and gpu-bench need, to be carried to a machine with a GPU
+	$(CONFIGURE) --preset cuda -DHYPERSTREAMS_CUDA_ARCHS="$(CUDA_ARCHS)" -DHYPERSTREAMS_CUDA_TESTS=ON
+	cmake --build build/cuda --target hyperstreams_cuda_tests --parallel $(JOBS)
+	@echo "to carry: python/hyperstreams/_C.so python/hyperstreams/_C_cuda.so build/cuda/hyperstreams_cuda_tests"
+
+gpu-test:  ## every test that needs a GPU, from what gpu-build made; no compiler needed (STEPS="native cuda")
+	PYTHON="$(PYTHON)" .ci/gpu-test $(STEPS)
+
+gpu-bench:  ## time the CUDA ops, boundaries and steps; results in benchmarks/results (needs no compiler)
+	PYTHONPATH="$(CURDIR)/python" "$(PYTHON)" -m benchmarks --device cuda --skip-tests $(BENCH_ARGS)
 
 sanitize: setup  ## GoogleTest under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(CONFIGURE) --preset sanitize

@@ -22,6 +22,7 @@ from .measure import measure
 from .registry import all_cases, select
 from .report import duration, gates, markdown, ratio
 from .roofline import Roof, measure_roof
+from .timing import DeviceClock, Sample
 
 QUICK_ROUNDS, ROUNDS = 3, 20
 
@@ -46,28 +47,41 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--without", nargs="+", default=[], metavar="BASELINE", help="baselines to leave out")
     add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--warm", action="store_true", help="on a GPU: do not empty its cache before each call")
     add("--out", type=Path, help="JSON file; the table and the picture go beside it")
     add("--compare", metavar="REV", help="time another revision in turn, built for that")
     add("--skip-tests", action="store_true", help="time without running the tests first")
     return made
 
 
-def refuse_on_red(cases: Sequence[Case]) -> bool:
-    """Whether any test of the cases is red; says which."""
+def refuse_on_red(cases: Sequence[Case], device: str) -> bool:
+    """Whether any test of the cases is red on the device; says which."""
     for arguments in own_tests.commands(key for case in cases for key in case.tests):
         print(f"tests first: pytest {' '.join(arguments)}", flush=True)
-        said = own_tests.red(arguments)
+        said = own_tests.red(arguments, device=device)
         if said:
             print(f"{said}\nred: nothing is timed", file=sys.stderr)
             return True
     return False
 
 
-def measure_roofs(cases: Sequence[Case], threads: int, device: torch.device) -> dict[int, Roof]:
+def clock_of(arguments: argparse.Namespace) -> Sample | None:
+    """How calls are timed where host time does not count; None: by the clock on the wall."""
+    if arguments.device != "cuda":
+        return None
+    return DeviceClock(torch.device("cuda"), cold=not arguments.warm)
+
+
+def measure_roofs(
+    cases: Sequence[Case], threads: int, device: torch.device, sample: Sample | None
+) -> dict[int, Roof]:
     """One roof for each number of threads that the cases run with."""
     counts = sorted({case.threads or threads for case in cases})
     dtypes = {case.dtype for case in cases}
-    return {count: measure_roof(threads=count, dtypes=dtypes, device=device) for count in counts}
+    return {
+        count: measure_roof(threads=count, dtypes=dtypes, device=device, sample=sample)
+        for count in counts
+    }
 
 
 def line(record: dict[str, Any]) -> str:
@@ -81,7 +95,9 @@ def line(record: dict[str, Any]) -> str:
     return f"{record['name']}: {', '.join(parts)}"
 
 
-def record_of(case: Case, arguments: argparse.Namespace, roofs: dict[int, Roof]) -> dict[str, Any]:
+def record_of(
+    case: Case, arguments: argparse.Namespace, roofs: dict[int, Roof], sample: Sample | None
+) -> dict[str, Any]:
     """The case's record; of a case that fails, one with ``error``."""
     try:
         return measure(
@@ -92,6 +108,7 @@ def record_of(case: Case, arguments: argparse.Namespace, roofs: dict[int, Roof])
             device=torch.device(arguments.device),
             roofs=roofs,
             leave_out=arguments.without,
+            sample=sample,
         )
     except Exception as error:
         traceback.print_exc()
@@ -103,17 +120,19 @@ def run(cases: Sequence[Case], arguments: argparse.Namespace, command: list[str]
     kind = "_".join([*(["quick"] if arguments.quick else []), *arguments.only])
     out = arguments.out or results.default_path(kind, arguments.device, arguments.threads)
     environment = results.environment_record(command)
-    roofs = measure_roofs(cases, arguments.threads, torch.device(arguments.device))
+    sample = clock_of(arguments)
+    roofs = measure_roofs(cases, arguments.threads, torch.device(arguments.device), sample)
     records: list[dict[str, Any]] = []
     result = {
         "format": results.FORMAT,
         "environment": environment,
         "rounds": arguments.rounds,
+        "cache": "warm" if sample is None or arguments.warm else "cold",
         "roofs": {str(threads): roof.as_record() for threads, roof in roofs.items()},
         "cases": records,
     }
     for case in cases:
-        records.append(record_of(case, arguments, roofs))
+        records.append(record_of(case, arguments, roofs, sample))
         print(line(records[-1]), flush=True)
         results.write_json(result, out)
     print("\n" + markdown(result))
@@ -129,9 +148,14 @@ def run(cases: Sequence[Case], arguments: argparse.Namespace, command: list[str]
 def main(argv: list[str] | None = None) -> int:
     made = parser()
     arguments = made.parse_args(argv)
-    library = backend_status().cpu
-    if library != "loaded":
-        made.error(f"the compiled ops are missing ({library}): make build")
+    status = backend_status()
+    if status.cpu != "loaded":
+        made.error(f"the compiled ops are missing ({status.cpu}): make build")
+    if arguments.device == "cuda" and not arguments.list:
+        if not torch.cuda.is_available():
+            made.error("--device: expected a device that this PyTorch sees, got cuda")
+        if status.cuda != "loaded":
+            made.error(f"the CUDA ops are missing ({status.cuda}): make gpu-build")
     arguments.rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
     if arguments.compare and arguments.without:
         made.error("--without: expected no --compare beside it, which times no baselines, got both")
@@ -139,13 +163,13 @@ def main(argv: list[str] | None = None) -> int:
         arguments.without.append("compiled")
     try:
         check_baselines(arguments.without, "--without")
-        cases = select(all_cases(), arguments.only)
+        cases = select(all_cases(arguments.device), arguments.only)
     except ValueError as error:
         made.error(str(error))
     if arguments.list:
         print("\n".join(case.name for case in cases))
         return 0
-    if not arguments.skip_tests and refuse_on_red(cases):
+    if not arguments.skip_tests and refuse_on_red(cases, arguments.device):
         return 1
     torch.set_num_threads(arguments.threads)
     command = ["python", "-m", "benchmarks", *(sys.argv[1:] if argv is None else argv)]

@@ -71,6 +71,8 @@ class Case:
     tokens : tokens of one call, for the time per token.
     curve : (axis, value) of a scaling curve's point.
     threads, isa : None leaves the process's own.
+    devices : the kinds of device that the case is for.
+    wall_clock : on a GPU too, the call is timed by the clock on the wall: its host time counts.
     gate : a limit that fails the run when it is exceeded; without its baseline it says nothing.
     """
 
@@ -83,6 +85,8 @@ class Case:
     curve: tuple[str, int] | None = None
     threads: int | None = None
     isa: str | None = None
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    wall_clock: bool = False
     gate: Gate | None = None
 
     @property

@@ -10,7 +10,7 @@ import torch
 
 from .case import Absent, Case
 from .roofline import Roof
-from .timing import Call, paired_seconds, ratios, spread, synchronizer
+from .timing import Call, Sample, paired_seconds, ratios, spread, wall_clock
 
 SUBJECT = "hyperstreams"
 
@@ -40,8 +40,13 @@ def measure(
     device: torch.device,
     roofs: Mapping[int, Roof],
     leave_out: Collection[str] = (),
+    sample: Sample | None = None,
 ) -> dict[str, Any]:
-    """The case's record; ``leave_out``: names of baselines."""
+    """The case's record; ``leave_out``: names of baselines.
+
+    sample : how calls are timed where host time does not count; None is the clock on the wall.
+    """
+    by_wall = case.wall_clock or sample is None
     with settings_of(case, threads=threads) as own_threads:
         torch.manual_seed(0)
         workload = case.build(device)
@@ -56,14 +61,14 @@ def measure(
             except Exception as error:  # other packages and compilers fail in their own ways
                 calls.pop(name, None)
                 notes[name] = _reason(error)
-        times = paired_seconds(
-            calls, rounds=rounds, warmup=warmup, synchronize=synchronizer(device)
-        )
+        timed = wall_clock(device) if by_wall or sample is None else sample
+        times = paired_seconds(calls, rounds=rounds, warmup=warmup, sample=timed)
     record: dict[str, Any] = {
         "name": case.name,
         "dtype": case.dtype,
         "threads": own_threads,
         "rounds": rounds,
+        "clock": "wall" if by_wall else "device",
     }
     if case.isa is not None:
         record["isa"] = case.isa

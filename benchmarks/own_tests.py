@@ -56,8 +56,8 @@ def commands(keys: Iterable[str]) -> list[list[str]]:
     return calls
 
 
-def red(arguments: list[str], *, root: Path = ROOT) -> str:
-    """Run pytest on the package that is timed.
+def red(arguments: list[str], *, root: Path = ROOT, device: str = "cpu") -> str:
+    """Run pytest on the package that is timed, the ops' suite on the device.
 
     The end of what it said when a test failed or none was found, else nothing.
     """
@@ -66,7 +66,7 @@ def red(arguments: list[str], *, root: Path = ROOT) -> str:
     done = subprocess.run(
         command,
         cwd=root,
-        env={"OMP_NUM_THREADS": "1"} | environment,
+        env={"OMP_NUM_THREADS": "1", "HYPERSTREAMS_TEST_DEVICE": device} | environment,
         capture_output=True,
         text=True,
     )

@@ -7,14 +7,14 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from .case import Case
-from .cases import host, isa, ops, probe, scaling, sites, training_step
+from .cases import gpu, host, isa, ops, probe, scaling, sites, training_step
 
-MODULES = (ops, sites, scaling, isa, host, training_step, probe)
+MODULES = (ops, sites, scaling, isa, host, training_step, probe, gpu)
 
 
-def all_cases() -> list[Case]:
-    """Every case that exists on this machine, in the order of the tables."""
-    found = [case for module in MODULES for case in module.cases()]
+def all_cases(device: str = "cpu") -> list[Case]:
+    """Every case for the kind of device that exists on this machine, in the tables' order."""
+    found = [case for module in MODULES for case in module.cases() if device in case.devices]
     names = [case.name for case in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

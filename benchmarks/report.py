@@ -88,6 +88,11 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"`{' '.join(environment['command'])}`; medians of {result['rounds']} paired rounds. "
         "Of the roof: the least time by measured copy bandwidth and matrix-product rate over ours.",
     ]
+    if any(record.get("clock") == "device" for record in cases):
+        parts.append(
+            f"By the GPU's own clock, {result['cache']} cache, host time left out, except in the "
+            "groups host, step and probe and the training steps."
+        )
     for threads, roof in result["roofs"].items():
         copies = ", ".join(
             f"{int(size) / 2**20:g} MiB {rate:.3g}" for size, rate in roof["copy_gb_per_s"].items()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .timing import Call, seconds_of, synchronizer
+from .timing import Call, Sample, wall_clock
 from .work import Work
 
-COPY_BYTES = tuple(2**power for power in range(18, 29, 2))
+COPY_BYTES = {
+    "cpu": tuple(2**power for power in range(18, 29, 2)),
+    "cuda": tuple(2**power for power in range(18, 33, 2)),
+}
 """Bytes read and written by the copies, from what caches hold to what they do not."""
 PRODUCT_SIZE = {"cpu": 1024, "cuda": 4096}
 TRIAL_SECONDS = 0.15
@@ -57,38 +61,48 @@ class Roof:
         }
 
 
-def measure_roof(*, threads: int, dtypes: Iterable[str], device: torch.device) -> Roof:
-    """Copies of several sizes and products in ``dtypes`` and float32: the best of each."""
+def measure_roof(
+    *, threads: int, dtypes: Iterable[str], device: torch.device, sample: Sample | None = None
+) -> Roof:
+    """Copies of several sizes and products in ``dtypes`` and float32: the best of each.
+
+    sample : how a call is timed; by the clock on the wall if None.
+    """
+    timed = sample or wall_clock(device)
     previous = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        bandwidth = {size: _copy_bandwidth(size, device) for size in COPY_BYTES}
-        rates = {name: _multiply_rate(name, device) for name in {"float32", *dtypes}}
+        copies = {size: _copy(size, device) for size in COPY_BYTES[device.type]}
+        bandwidth = {size: size / _best_seconds(copy(), timed) for size, copy in copies.items()}
+        rates = {name: _multiply_rate(name, device, timed) for name in {"float32", *dtypes}}
     finally:
         torch.set_num_threads(previous)
     return Roof(bandwidth, rates)
 
 
-def _best_seconds(call: Call, device: torch.device) -> float:
+def _best_seconds(call: Call, sample: Sample) -> float:
     """The shortest of the single calls that fit into ``TRIAL_SECONDS``, three at least."""
-    synchronize = synchronizer(device)
-    seconds_of(call, 1, synchronize)
-    spent = [seconds_of(call, 1, synchronize) for _ in range(3)]
-    while sum(spent) < TRIAL_SECONDS:
-        spent.append(seconds_of(call, 1, synchronize))
+    sample(call, 1)
+    begin = time.perf_counter()
+    spent = [sample(call, 1) for _ in range(3)]
+    while time.perf_counter() - begin < TRIAL_SECONDS:
+        spent.append(sample(call, 1))
     return min(spent)
 
 
-def _copy_bandwidth(moved: int, device: torch.device) -> float:
-    source = torch.ones(moved // 8, dtype=torch.float32, device=device)
-    target = torch.zeros_like(source)
-    return moved / _best_seconds(lambda: target.copy_(source), device)
+def _copy(moved: int, device: torch.device) -> Callable[[], Call]:
+    def make() -> Call:
+        source = torch.ones(moved // 8, dtype=torch.float32, device=device)
+        target = torch.zeros_like(source)
+        return lambda: target.copy_(source)
+
+    return make
 
 
-def _multiply_rate(name: str, device: torch.device) -> float:
+def _multiply_rate(name: str, device: torch.device, sample: Sample) -> float:
     size = PRODUCT_SIZE[device.type]
     generator = torch.Generator().manual_seed(0)
     dtype = getattr(torch, name)
     left, right = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
     out = torch.empty(size, size, device=device, dtype=dtype)
-    return 2 * size**3 / _best_seconds(lambda: torch.mm(left, right, out=out), device)
+    return 2 * size**3 / _best_seconds(lambda: torch.mm(left, right, out=out), sample)

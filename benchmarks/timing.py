@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 
 Call = Callable[[], object]
+Sample = Callable[[Call, int], float]
+"""Seconds of one call, the mean of so many."""
 
 SAMPLE_SECONDS = 2e-3
 """A sample is as many calls as this takes: one call where a call is longer."""
@@ -29,6 +31,49 @@ def seconds_of(call: Call, repeats: int, synchronize: Callable[[], None]) -> flo
         call()
     synchronize()
     return (time.perf_counter() - begin) / repeats
+
+
+def wall_clock(device: torch.device) -> Sample:
+    """Calls in a row by the clock on the wall, the device's work included."""
+    synchronize = synchronizer(device)
+    return lambda call, repeats: seconds_of(call, repeats, synchronize)
+
+
+class DeviceClock:
+    """A GPU's own time of a call, by events: kernels and the gaps between them, no host time.
+
+    Before each call the GPU waits for as long as the host takes to queue it, so that no gap is the
+    host's. cold: the L2 cache is emptied first, by reading something larger (which leaves nothing
+    to write back).
+    """
+
+    MOST_CYCLES_PER_SECOND = 3e9
+    """Of a GPU: the wait is given in cycles."""
+
+    def __init__(self, device: torch.device, *, cold: bool) -> None:
+        cache = torch.cuda.get_device_properties(device).L2_cache_size
+        floats = max(4 * cache, 2**28) // 4
+        self._larger = torch.ones(floats, device=device) if cold else None
+
+    def __call__(self, call: Call, repeats: int) -> float:
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        call()
+        host_seconds = time.perf_counter() - begin
+        torch.cuda.synchronize()
+        cycles = int(1.2 * self.MOST_CYCLES_PER_SECOND * host_seconds) + 100_000
+        events = []
+        for _ in range(repeats):
+            if self._larger is not None:
+                self._larger.sum()
+            torch.cuda._sleep(cycles)
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            call()
+            end.record()
+            events.append((start, end))
+        torch.cuda.synchronize()
+        return sum(start.elapsed_time(end) for start, end in events) / (1e3 * repeats)
 
 
 def repeats_for(seconds: float) -> int:
@@ -52,24 +97,27 @@ def paired_seconds(
     *,
     rounds: int,
     warmup: int = 3,
-    synchronize: Callable[[], None] = lambda: None,
+    sample: Sample = lambda call, repeats: seconds_of(call, repeats, lambda: None),
 ) -> dict[str, list[float]]:
     """Seconds of a call, round by round: every round times every candidate once.
 
-    Each round begins with another candidate, so that none always follows the same one.
+    Each round begins with another candidate, so that none always follows the same one, and each
+    candidate runs once untimed before its turn: none pays for the caches and the pages of memory
+    that the one before it left behind.
     """
     names = list(candidates)
     repeats = {}
     for name in names:
-        seconds_of(candidates[name], 1, synchronize)
-        spent = [seconds_of(candidates[name], 1, synchronize) for _ in range(max(1, warmup - 1))]
+        sample(candidates[name], 1)
+        spent = [sample(candidates[name], 1) for _ in range(max(1, warmup - 1))]
         repeats[name] = repeats_for(min(spent))
     times: dict[str, list[float]] = {name: [] for name in names}
     with without_collector():
         for turn in range(rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                times[name].append(seconds_of(candidates[name], repeats[name], synchronize))
+                candidates[name]()
+                times[name].append(sample(candidates[name], repeats[name]))
     return times
 
 

@@ -38,7 +38,7 @@ class Worker:
         from .registry import all_cases
 
         self.threads, self.device = threads, device
-        self.cases = {case.name: case for case in all_cases()}
+        self.cases = {case.name: case for case in all_cases(device.type)}
         self.settings = ExitStack()
         self.call: Call = lambda: None
 

@@ -46,7 +46,7 @@ def _case(
         return _beside_an_add(build(spec, *inputs_of(spec)), mode)
 
     tests = ("read",) if build is _read else TESTS
-    return Case(name=name, build=workload, tests=tests, tokens=tokens)
+    return Case(name=name, build=workload, tests=tests, tokens=tokens, wall_clock=True)
 
 
 def cases() -> Iterator[Case]:

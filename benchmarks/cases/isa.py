@@ -42,8 +42,13 @@ def cases() -> Iterator[Case]:
                 mode=BOTH,
                 alone=True,
                 isa=level,
+                devices=("cpu",),
             )
         for mixer in MIXERS:
             yield coefficients_case(
-                f"isa/{level}/coefficients/{mixer}", get_mixer(mixer), BOTH, isa=level
+                f"isa/{level}/coefficients/{mixer}",
+                get_mixer(mixer),
+                BOTH,
+                isa=level,
+                devices=("cpu",),
             )

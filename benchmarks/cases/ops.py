@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from hyperstreams import ops
@@ -137,10 +138,13 @@ def _case(
     *,
     op: str,
     modes: tuple[str, ...] = (FORWARD, BOTH),
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    dtypes: Sequence[str] = DTYPES,
+    devices: tuple[str, ...] = ("cpu", "cuda"),
 ) -> Iterator[Case]:
     """One op at every shape, dtype and mode."""
-    for tokens, width in SHAPES:
-        for dtype_name in DTYPES:
+    for tokens, width in shapes:
+        for dtype_name in dtypes:
             dtype = getattr(torch, dtype_name)
             shape = work.Shape(
                 tokens=tokens, n_streams=N_STREAMS, width=width, element=dtype.itemsize
@@ -153,6 +157,7 @@ def _case(
                     dtype=dtype_name,
                     work=least(shape, backward=mode == BOTH),
                     tokens=tokens,
+                    devices=devices,
                 )
 
 
@@ -167,24 +172,34 @@ def _workload(
     return problem(Maker(shape, dtype, device, generator)).workload(mode)
 
 
-def cases() -> Iterator[Case]:
-    """read, mix_write, project, expand, stream_stats; coefficients with every fused mixer."""
-    yield from _case("read", _read, work.read, op="read")
-    yield from _case("mix_write", _mix_write, work.mix_write, op="mix_write")
+def streaming_cases(prefix: str = "", **options: Any) -> Iterator[Case]:
+    """read, mix_write, project, expand, stream_stats; ``options`` are those of ``_case``."""
+    yield from _case(f"{prefix}read", _read, work.read, op="read", **options)
+    yield from _case(f"{prefix}mix_write", _mix_write, work.mix_write, op="mix_write", **options)
     for connection, logits in PROJECT_LOGITS.items():
-        least = partial(work.project, logits=logits)
-        yield from _case(f"project/{connection}", _project(logits), least, op="project")
-    yield from _case("expand", _expand, work.expand, op="expand")
-    yield from _case(
-        "stream_stats", _stream_stats, work.stream_stats, op="stream_stats", modes=(FORWARD,)
-    )
+        name, least = f"{prefix}project/{connection}", partial(work.project, logits=logits)
+        yield from _case(name, _project(logits), least, op="project", **options)
+    yield from _case(f"{prefix}expand", _expand, work.expand, op="expand", **options)
+    name, options = f"{prefix}stream_stats", options | {"modes": (FORWARD,)}
+    yield from _case(name, _stream_stats, work.stream_stats, op="stream_stats", **options)
+
+
+def cases() -> Iterator[Case]:
+    """Every op that passes over the streams; coefficients with every fused mixer."""
+    yield from streaming_cases()
     for name, mixer in fused_mixers().items():
         for mode in (FORWARD, BOTH):
             yield coefficients_case(f"coefficients/{name}/{mode}", mixer, mode)
 
 
 def coefficients_case(
-    name: str, mixer: Mixer, mode: str, *, tokens: int = COEFFICIENT_TOKENS, isa: str | None = None
+    name: str,
+    mixer: Mixer,
+    mode: str,
+    *,
+    tokens: int = COEFFICIENT_TOKENS,
+    isa: str | None = None,
+    devices: tuple[str, ...] = ("cpu", "cuda"),
 ) -> Case:
     """The coefficients of one mixer for so many tokens."""
     n = N_STREAMS
@@ -201,4 +216,5 @@ def coefficients_case(
         ),
         tokens=tokens,
         isa=isa,
+        devices=devices,
     )

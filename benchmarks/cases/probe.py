@@ -76,5 +76,6 @@ def cases() -> Iterator[Case]:
                 build=partial(_workload, preset, level),
                 tests=("stream_stats", "probe"),
                 tokens=TOKENS_PER_STEP,
+                wall_clock=True,
                 gate=gate if preset == "small" else None,
             )

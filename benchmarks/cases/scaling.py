@@ -46,4 +46,5 @@ def cases() -> Iterator[Case]:
                 mode=BOTH,
                 alone=True,
                 curve=(axis, point),
+                devices=("cpu",) if axis == "threads" else ("cpu", "cuda"),
             )

@@ -100,6 +100,7 @@ def site_case(
     threads: int | None = None,
     isa: str | None = None,
     curve: tuple[str, int] | None = None,
+    devices: tuple[str, ...] = ("cpu", "cuda"),
 ) -> Case:
     """One site; ``alone``: without baselines."""
     ours, theirs, least = KINDS[kind]
@@ -133,6 +134,7 @@ def site_case(
         curve=curve,
         threads=threads,
         isa=isa,
+        devices=devices,
     )
 
 

@@ -54,4 +54,5 @@ def cases() -> Iterator[Case]:
             build=partial(_workload, connection),
             tests=(*TESTS, "model"),
             tokens=TOKENS_PER_STEP,
+            wall_clock=True,
         )

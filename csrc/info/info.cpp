@@ -90,6 +90,7 @@ py::dict launch(const cuda::LaunchShape& shape) {
   py::dict found;
   found["grid"] = py::make_tuple(shape.grid_x, shape.grid_y);
   found["block"] = py::make_tuple(shape.block_x, shape.block_y);
+  found["shared_bytes"] = shape.shared_bytes;
   return found;
 }
 
@@ -152,12 +153,15 @@ py::dict plan_expand(const Sizes& s) {
   return found;
 }
 
-/// For a map without scratch.
+/// For the free map.
 py::dict plan_coefficients(const Sizes& s) {
-  const auto made = cuda::plan_coefficients(s.tokens, 0);
+  CoefficientSettings settings = {};
+  settings.n_streams = s.n_streams;
+  settings.map = MapKind::kFree;
+  const auto made = cuda::plan_coefficients(s.tokens, settings);
   py::dict found;
-  found["forward"] = launch(made.forward);
-  found["backward"] = launch(made.backward);
+  found["forward"] = launch(made.forward.launch);
+  found["backward"] = launch(made.backward.launch);
   found["partials"] = made.partials;
   return found;
 }
@@ -181,6 +185,17 @@ py::dict plan_project(const Sizes& s) {
   return found;
 }
 
+py::dict plan_stream_stats(const Sizes& s) {
+  const auto made = cuda::plan_stream_stats(s.tokens, s.width, s.dtype, s.alignment);
+  py::dict found;
+  add_vectors(found, made.vector, made.whole_vectors);
+  found["forward"] = launch(made.owners.launch);
+  found["threads_per_token"] = made.owners.threads_per_token;
+  found["tokens_per_block"] = made.owners.tokens_per_block;
+  found["partials"] = made.owners.partials;
+  return found;
+}
+
 constexpr struct {
   const char* op;
   py::dict (*plan)(const Sizes& sizes);
@@ -188,6 +203,7 @@ constexpr struct {
               {"mix_write", plan_mix_write},
               {"expand", plan_expand},
               {"coefficients", plan_coefficients},
+              {"stream_stats", plan_stream_stats},
               {"project", plan_project}};
 
 /// How the CUDA kernels of an op would be launched; needs no GPU.

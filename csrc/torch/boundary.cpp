@@ -123,9 +123,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> boundary(
   if (write) write_args = write->args(x_out);
   ProjectArgs project_args = {};
   CoefficientsArgs coefficient_args = {};
-  Tensor workspace;
+  const Scratch workspace(x, next ? project_workspace(next->shape) : 0, type);
   if (next) {
-    workspace = new_empty(x, {project_workspace(next->shape)}, type);
     project_args = {next->shape,
                     next->view(state),
                     next->phi.const_data_ptr(),
@@ -134,7 +133,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> boundary(
                     eps_position_of(eps_position, op),
                     logits.mutable_data_ptr(),
                     inv_rms.mutable_data_ptr(),
-                    workspace.mutable_data_ptr()};
+                    workspace.data()};
     coefficient_args = {in.tokens,
                         in.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32,
                         next->settings,
@@ -180,9 +179,6 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
   const auto gradient_of = [&](const OptionalTensor& input) {
     return input ? new_empty_as(*input) : new_empty(x, {0}, type);
   };
-  const auto scratch = [&](int64_t size, ScalarType scalar) {
-    return new_empty(x, {size}, scalar);
-  };
   std::optional<MixWriteGradients> adjoint;
   MixWriteBackwardArgs write_args = {};
   if (write) {
@@ -200,7 +196,10 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
   ProjectBackwardArgs project_args = {};
   CoefficientsBackwardArgs coefficient_args = {};
   std::optional<Rows> pre, post, res, z, rms;
-  Tensor workspace, coefficient_partials, statistics;
+  Tensor statistics;
+  const Scratch workspace(x, next ? project_backward_workspace(next->shape) : 0, type);
+  const Scratch coefficient_partials(x, next ? parts * (next->groups() + next->logit_count) : 0,
+                                     ScalarType::Double);
   if (next) {
     pre.emplace(grad_h_pre, 1, tokens, n, type, op, "grad_h_pre");
     post.emplace(grad_h_post, 1, tokens, n, type, op, "grad_h_post");
@@ -209,9 +208,6 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
     statistics = as_contiguous(inv_rms);
     rms.emplace(statistics, next->per_stream ? 1 : 0, tokens, next->rms_count(), type, op,
                 "inv_rms");
-    workspace = scratch(project_backward_workspace(next->shape), type);
-    coefficient_partials =
-        scratch(parts * (next->groups() + next->logit_count), ScalarType::Double);
     project_args.shape = next->shape;
     project_args.phi = next->phi.const_data_ptr();
     project_args.norm_weight = data_or_null(next->norm_weight);
@@ -220,7 +216,7 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
     project_args.eps_position = eps_position_of(eps_position, op);
     project_args.grad_phi = grad_phi.mutable_data_ptr();
     project_args.grad_norm_weight = norm_weight ? grad_norm.mutable_data_ptr() : nullptr;
-    project_args.workspace = workspace.mutable_data_ptr();
+    project_args.workspace = workspace.data();
     coefficient_args = {tokens,
                         in.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32,
                         next->settings,
@@ -235,13 +231,13 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
                         nullptr,
                         grad_alpha.mutable_data_ptr(),
                         grad_bias.mutable_data_ptr(),
-                        static_cast<double*>(coefficient_partials.mutable_data_ptr())};
+                        coefficient_partials.doubles()};
   }
 
   const Rows branch(grad_u, 1, tokens, width, x.scalar_type(), op, "grad_u");
   std::optional<Rows> own;
   if (!given) own.emplace(h_pre, 1, tokens, n, type, op, "h_pre");
-  Tensor weight_partials = scratch(given && given->is_static ? parts * n : 0, ScalarType::Double);
+  const Scratch weight_partials(x, given && given->is_static ? parts * n : 0, ScalarType::Double);
   const ReadBackwardArgs read = {tokens,
                                  n,
                                  width,
@@ -251,7 +247,7 @@ boundary_backward(const Tensor& grad_x_out, const Tensor& grad_u, const Tensor& 
                                  branch.view,
                                  grad_x.mutable_data_ptr(),
                                  given ? grad_weights.mutable_data_ptr() : nullptr,
-                                 static_cast<double*>(weight_partials.mutable_data_ptr())};
+                                 weight_partials.doubles()};
   cpu::boundary_backward({write ? &write_args : nullptr, next ? &project_args : nullptr,
                           next ? &coefficient_args : nullptr, read},
                          parallel_for);

@@ -67,7 +67,8 @@ struct Controller {
 
 /// Forward's outputs and scratch.
 struct Coefficients {
-  Tensor h_pre, h_post, h_res, scratch;
+  Tensor h_pre, h_post, h_res;
+  Scratch scratch;
 
   Coefficients(const Controller& c, const Tensor& logits, const CoefficientSettings& s,
                int64_t scratch_size)
@@ -77,7 +78,7 @@ struct Coefficients {
                   ? new_empty(logits, {0}, c.type)
                   : new_empty(logits, shape_with_tail(logits, c.rank, {s.n_streams, s.n_streams}),
                               c.type)),
-        scratch(new_empty(logits, {scratch_size}, c.type)) {}
+        scratch(logits, scratch_size, c.type) {}
 
   CoefficientsArgs args(const Controller& c, const CoefficientSettings& s) {
     return {c.tokens,
@@ -90,7 +91,7 @@ struct Coefficients {
             h_pre.mutable_data_ptr(),
             h_post.mutable_data_ptr(),
             h_res.mutable_data_ptr(),
-            scratch.mutable_data_ptr()};
+            scratch.data()};
   }
 
   std::tuple<Tensor, Tensor, Tensor> all() const { return {h_pre, h_post, h_res}; }
@@ -101,10 +102,11 @@ struct CoefficientGradients {
   Rows pre, post;
   std::optional<Rows> res, known_pre, known_post;
   bool has_rms;
-  Tensor grad_logits, grad_inv_rms, grad_alpha, grad_bias, partials, scratch;
+  Tensor grad_logits, grad_inv_rms, grad_alpha, grad_bias;
+  Scratch partials, scratch;
 
   CoefficientGradients(const Controller& c, const Tensor& grad_h_pre, const Tensor& grad_h_post,
-                       const Tensor& grad_h_res, const Tensor& logits,
+                       const std::optional<Tensor>& grad_h_res, const Tensor& logits,
                        const std::optional<Tensor>& inv_rms, const std::optional<Tensor>& h_pre,
                        const std::optional<Tensor>& h_post, const CoefficientSettings& s,
                        int64_t partials_size, int64_t scratch_size, const char* op)
@@ -115,12 +117,13 @@ struct CoefficientGradients {
         grad_inv_rms(inv_rms ? new_empty_as(*inv_rms) : new_empty(logits, {0}, c.type)),
         grad_alpha(new_empty_as(c.alpha)),
         grad_bias(new_empty_as(c.bias)),
-        partials(new_empty(logits, {partials_size}, ScalarType::Double)),
-        scratch(new_empty(logits, {scratch_size}, c.type)) {
+        partials(logits, partials_size, ScalarType::Double),
+        scratch(logits, scratch_size, c.type) {
     if (h_pre) known_pre.emplace(*h_pre, 1, c.tokens, s.n_streams, c.type, op, "h_pre");
     if (h_post) known_post.emplace(*h_post, 1, c.tokens, s.n_streams, c.type, op, "h_post");
     if (s.map == MapKind::kIdentity) return;
-    res.emplace(grad_h_res, 2, c.tokens, s.n_streams * s.n_streams, c.type, op, "grad_h_res");
+    STD_TORCH_CHECK(grad_h_res, op, ": grad_h_res: expected a tensor beside a mixing matrix");
+    res.emplace(*grad_h_res, 2, c.tokens, s.n_streams * s.n_streams, c.type, op, "grad_h_res");
   }
 
   CoefficientsBackwardArgs args(const Controller& c, const CoefficientSettings& s) {
@@ -138,8 +141,8 @@ struct CoefficientGradients {
             has_rms ? grad_inv_rms.mutable_data_ptr() : nullptr,
             grad_alpha.mutable_data_ptr(),
             grad_bias.mutable_data_ptr(),
-            static_cast<double*>(partials.mutable_data_ptr()),
-            scratch.mutable_data_ptr(),
+            partials.doubles(),
+            scratch.data(),
             view_or_none(known_pre),
             view_or_none(known_post)};
   }

@@ -21,7 +21,7 @@ std::tuple<Tensor, Tensor, Tensor> coefficients(const Tensor& logits,
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> coefficients_backward(
-    const Tensor& grad_h_pre, const Tensor& grad_h_post, const Tensor& grad_h_res,
+    const Tensor& grad_h_pre, const Tensor& grad_h_post, const std::optional<Tensor>& grad_h_res,
     const Tensor& logits, const std::optional<Tensor>& inv_rms, const Tensor& alpha,
     const Tensor& bias, const std::optional<Tensor>& h_pre, const std::optional<Tensor>& h_post,
     int64_t n_streams, int64_t map, const std::vector<int64_t>& settings,
@@ -44,7 +44,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(hyperstreams, m) {
       "_coefficients(Tensor logits, Tensor? inv_rms, Tensor alpha, Tensor bias, int n_streams, "
       "int map, int[] settings, float[] constants) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "_coefficients_backward(Tensor grad_h_pre, Tensor grad_h_post, Tensor grad_h_res, "
+      "_coefficients_backward(Tensor grad_h_pre, Tensor grad_h_post, Tensor? grad_h_res, "
       "Tensor logits, Tensor? inv_rms, Tensor alpha, Tensor bias, Tensor? h_pre, "
       "Tensor? h_post, int n_streams, int map, int[] settings, float[] constants) -> "
       "(Tensor, Tensor, Tensor, Tensor)");

@@ -69,7 +69,8 @@ struct ExpandGradients {
   Streams grad_x;
   std::optional<Rows> scale;
   bool has_bias;
-  Tensor grad_h, grad_scale, grad_bias, partials;
+  Tensor grad_h, grad_scale, grad_bias;
+  Scratch partials;
 
   ExpandGradients(const HiddenRows& hidden_, const Tensor& grad_x_, const Tensor& h,
                   const std::optional<Tensor>& scale_, bool has_bias_, int64_t parts,
@@ -81,8 +82,8 @@ struct ExpandGradients {
         grad_h(new_empty_as(h)),
         grad_scale(parameter_gradient(h, scale.has_value())),
         grad_bias(parameter_gradient(h, has_bias)),
-        partials(new_empty(h, {scale || has_bias ? 2 * parts * hidden.size() : 0},
-                           coefficient_type(hidden.dtype))) {
+        partials(h, scale || has_bias ? 2 * parts * hidden.size() : 0,
+                 coefficient_type(hidden.dtype)) {
     STD_TORCH_CHECK(grad_x.dtype == hidden.dtype && grad_x.tokens == hidden.tokens &&
                         grad_x.n_streams == hidden.n_streams && grad_x.width == hidden.width,
                     op, ": grad_x must be [..., n, C] in h's dtype");
@@ -104,7 +105,7 @@ struct ExpandGradients {
             grad_h.mutable_data_ptr(),
             scale ? grad_scale.mutable_data_ptr() : nullptr,
             has_bias ? grad_bias.mutable_data_ptr() : nullptr,
-            partials.mutable_data_ptr()};
+            partials.data()};
   }
 
   std::tuple<Tensor, Tensor, Tensor> all() const { return {grad_h, grad_scale, grad_bias}; }

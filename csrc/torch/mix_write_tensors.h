@@ -56,7 +56,7 @@ struct MixWriteGradients {
   const MixWriteInputs& in;
   Streams grad_out;
   Tensor grad_x, grad_y, grad_h_res, grad_h_post, grad_bias;
-  Tensor partials, bias_partials;
+  Scratch partials, bias_partials;
 
   MixWriteGradients(const MixWriteInputs& inputs, const Tensor& grad_out_, const Tensor& x,
                     const Tensor& y, const std::optional<Tensor>& h_res, const Tensor& h_post,
@@ -69,8 +69,8 @@ struct MixWriteGradients {
         grad_h_res(gradient_of(h_res, h_post)),
         grad_h_post(new_empty_as(h_post)),
         grad_bias(gradient_of(bias, h_post)),
-        partials(new_empty(x, {parts * (in.x.n_streams + 1) * in.x.n_streams}, ScalarType::Double)),
-        bias_partials(new_empty(x, {bias ? bias_parts * in.x.width : 0}, h_post.scalar_type())) {
+        partials(x, parts * (in.x.n_streams + 1) * in.x.n_streams, ScalarType::Double),
+        bias_partials(x, bias ? bias_parts * in.x.width : 0, h_post.scalar_type()) {
     STD_TORCH_CHECK(grad_out.dtype == in.x.dtype && grad_out.tokens == in.x.tokens &&
                         grad_out.n_streams == in.x.n_streams && grad_out.width == in.x.width,
                     op, ": grad_out must have the shape and dtype of x");
@@ -97,8 +97,8 @@ struct MixWriteGradients {
             grad_h_res.mutable_data_ptr(),
             grad_h_post.mutable_data_ptr(),
             grad_bias.mutable_data_ptr(),
-            static_cast<double*>(partials.mutable_data_ptr()),
-            bias_partials.mutable_data_ptr()};
+            partials.doubles(),
+            bias_partials.data()};
   }
 
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> all() const {

@@ -29,30 +29,27 @@ struct ProjectInputs {
 
 /// What the forward returns, and its scratch.
 struct ProjectResults {
-  Tensor logits, inv_rms, workspace;
+  Tensor logits, inv_rms;
+  Scratch workspace;
 
   ProjectResults(const ProjectInputs& in, const Tensor& x, int64_t workspace_size)
       : logits(new_empty(x, shape_with_tail(x, 2, {in.shape.n_logits}), in.type)),
         inv_rms(new_empty(x, shape_with_tail(x, 2, {}), in.type)),
-        workspace(new_empty(x, {workspace_size}, in.type)) {}
+        workspace(x, workspace_size, in.type) {}
 
   ProjectArgs args(const ProjectInputs& in) {
-    return {in.shape,
-            in.streams.view,
-            in.phi->const_data_ptr(),
-            data_or_null(in.norm_weight),
-            in.eps,
-            in.eps_position,
-            logits.mutable_data_ptr(),
-            inv_rms.mutable_data_ptr(),
-            workspace.mutable_data_ptr()};
+    return {
+        in.shape,        in.streams.view, in.phi->const_data_ptr(),  data_or_null(in.norm_weight),
+        in.eps,          in.eps_position, logits.mutable_data_ptr(), inv_rms.mutable_data_ptr(),
+        workspace.data()};
   }
 };
 
 /// What the backward takes beside the forward's inputs, what it returns, and its scratch.
 struct ProjectGradients {
   std::optional<Tensor> grad_logits, grad_inv_rms, inv_rms;
-  Tensor grad_x, grad_phi, grad_norm_weight, workspace;
+  Tensor grad_x, grad_phi, grad_norm_weight;
+  Scratch workspace;
 
   ProjectGradients(const ProjectInputs& in, const Tensor& grad_logits_, const Tensor& grad_inv_rms_,
                    const Tensor& x, const Tensor& phi, const std::optional<Tensor>& norm_weight,
@@ -64,7 +61,7 @@ struct ProjectGradients {
         grad_x(new_empty_as(x)),
         grad_phi(new_empty_as(phi)),
         grad_norm_weight(norm_weight ? new_empty_as(*norm_weight) : new_empty(x, {0}, in.type)),
-        workspace(new_empty(x, {workspace_size}, in.type)) {}
+        workspace(x, workspace_size, in.type) {}
 
   ProjectBackwardArgs args(const ProjectInputs& in) {
     return {in.shape,
@@ -79,7 +76,7 @@ struct ProjectGradients {
             grad_x.mutable_data_ptr(),
             grad_phi.mutable_data_ptr(),
             in.norm_weight ? grad_norm_weight.mutable_data_ptr() : nullptr,
-            workspace.mutable_data_ptr()};
+            workspace.data()};
   }
 
   std::tuple<Tensor, Tensor, Tensor> all() const { return {grad_x, grad_phi, grad_norm_weight}; }

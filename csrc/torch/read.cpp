@@ -30,11 +30,11 @@ std::tuple<Tensor, Tensor> read_backward(const Tensor& grad_u, const Tensor& x,
   Tensor grad_x = new_empty_as(x);
   Tensor grad_h_pre = new_empty_as(h_pre);
   const int64_t parts = weights.is_static ? token_partitions(streams.tokens) : 0;
-  Tensor partials = new_empty(x, {parts * n}, ScalarType::Double);
-  cpu::read_backward({streams.tokens, n, streams.width, streams.dtype, streams.view, weights.view,
-                      gradient.view, grad_x.mutable_data_ptr(), grad_h_pre.mutable_data_ptr(),
-                      static_cast<double*>(partials.mutable_data_ptr())},
-                     parallel_for);
+  const Scratch partials(x, parts * n, ScalarType::Double);
+  cpu::read_backward(
+      {streams.tokens, n, streams.width, streams.dtype, streams.view, weights.view, gradient.view,
+       grad_x.mutable_data_ptr(), grad_h_pre.mutable_data_ptr(), partials.doubles()},
+      parallel_for);
   return {grad_x, grad_h_pre};
 }
 

@@ -7,9 +7,12 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <cstddef>
+#include <memory>
 #include <optional>
 #include <vector>
 
+#include "huge_pages.h"
 #include "hyperstreams/common.h"
 
 namespace hyperstreams::torch_binding {
@@ -162,13 +165,49 @@ inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& shape, S
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(),
                                                   strides.data(), dtype, device_type, device_index,
                                                   &handle));
-  return Tensor(handle);
+  Tensor empty(handle);
+#ifndef USE_CUDA
+  advise_huge_pages(empty.mutable_data_ptr(), empty.numel() * empty.element_size());
+#endif
+  return empty;
 }
 
 /// Contiguous, uninitialised, of the shape and dtype of `like`.
 inline Tensor new_empty_as(const Tensor& like) {
   return new_empty(like, shape_with_tail(like, 0, {}), like.scalar_type());
 }
+
+/// Uninitialised memory for one call, on the device of `like`; null where nothing is needed. On the
+/// CPU it is plain memory, since a tensor takes longer to make than a small op to compute.
+class Scratch {
+ public:
+  Scratch() = default;
+
+  Scratch(const Tensor& like, int64_t size, ScalarType type) {
+    if (size == 0) return;
+#ifdef USE_CUDA
+    tensor_ = new_empty(like, {size}, type);
+    data_ = tensor_->mutable_data_ptr();
+#else
+    static_cast<void>(like);
+    const size_t bytes = static_cast<size_t>(size) * (type == ScalarType::Double ? 8 : 4);
+    memory_.reset(new std::byte[bytes]);
+    data_ = memory_.get();
+    advise_huge_pages(data_, bytes);
+#endif
+  }
+
+  void* data() const { return data_; }
+  double* doubles() const { return static_cast<double*>(data_); }
+
+ private:
+#ifdef USE_CUDA
+  std::optional<Tensor> tensor_;
+#else
+  std::unique_ptr<std::byte[]> memory_;
+#endif
+  void* data_ = nullptr;
+};
 
 /// The CPU kernels' threads are torch's own.
 inline void parallel_for(int64_t tasks, int64_t grain,

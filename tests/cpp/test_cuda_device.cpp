@@ -100,6 +100,27 @@ TEST(CudaDevice, SharedMemoryStartsPoisonedInEveryBlock) {
   });
 }
 
+void exchange_kernel(float* out) {
+  float* const dynamic = dynamic_shared<float>();
+  float& other = shared<float>();
+  EXPECT_TRUE(std::isnan(dynamic[threadIdx.x]));
+  block_barrier();
+  if (threadIdx.x == 0) other = -1;
+  dynamic[threadIdx.x] = static_cast<float>(1000 * blockIdx.x + threadIdx.x);
+  block_barrier();
+  out[blockIdx.x * kThreads + threadIdx.x] = dynamic[kThreads - 1 - threadIdx.x];
+  EXPECT_EQ(other, -1);
+}
+
+TEST(CudaDevice, DynamicSharedMemoryIsTheLaunchsOwn) {
+  std::vector<float> out(2 * kThreads);
+  const LaunchShape shape{2, 1, kThreads, 1, kThreads * static_cast<int>(sizeof(float))};
+  EXPECT_EQ(launch(exchange_kernel, shape, nullptr, out.data()), Status::kOk);
+  for (int k = 0; k < 2 * kThreads; ++k) {
+    EXPECT_EQ(out[k], static_cast<float>(1000 * (k / kThreads) + kThreads - 1 - k % kThreads));
+  }
+}
+
 TEST(CudaDevice, MissingBarrierShowsInOneOfTheOrders) {
   bool seen = false;
   run_block([&] {

@@ -125,13 +125,14 @@ STANDARD = r"[a-z_]+"  # <vector>, <cstdint>, ...
 SIMD = r"(imm|x86|arm_|cpu)[a-z0-9_]*\.h"
 CUDA = r"(cub/|cuda/|cuda_)[a-z0-9_/]*(\.h|\.cuh)?"
 FIBER = r"ucontext\.h|sanitizer/common_interface_defs\.h"  # the emulation of CUDA threads
+PAGES = r"sys/mman\.h"  # huge pages behind outputs, which the bindings allocate
 STABLE = r"torch/(csrc/stable|csrc/inductor/aoti_torch/c|headeronly)/[A-Za-z0-9_/]+\.h"
 CPP = {
     "csrc/include": (["csrc/include"], [STANDARD, SIMD]),
     "csrc/kernels/common": (["csrc/include"], [STANDARD]),
     "csrc/kernels/cpu": (["csrc/kernels/cpu", "csrc/include"], [STANDARD, SIMD]),
     "csrc/kernels/cuda": (["csrc/kernels/cuda", "csrc/include"], [STANDARD, CUDA, FIBER]),
-    "csrc/torch": (["csrc/torch", "csrc/include"], [STANDARD, STABLE]),
+    "csrc/torch": (["csrc/torch", "csrc/include"], [STANDARD, PAGES, STABLE]),
     "csrc/info": (
         ["csrc/info", "csrc/include"],
         [STANDARD, r"pybind11/[a-z_0-9]+\.h", r"build_info\.h"],

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "hyperstreams/coefficients.h"
 #include "hyperstreams/common.h"
 #include "hyperstreams/project.h"
 
@@ -15,6 +16,7 @@ constexpr int64_t kMaxGridY = 65535;
 struct LaunchShape {
   int64_t grid_x, grid_y;
   int block_x, block_y;
+  int shared_bytes = 0;  // of dynamic shared memory
 };
 
 /// Bytes, at most 16, of which every row of these streams begins at a multiple. Strides that are
@@ -77,16 +79,32 @@ struct ExpandPlan {
 ExpandPlan plan_expand(int64_t tokens, int n_streams, int64_t width, DType dtype,
                        int64_t alignment);
 
-/// How `coefficients` is launched: a block is one warp, a thread owns a token, and blocks walk in
-/// strides of the grid.
-struct CoefficientsPlan {
-  LaunchShape forward, backward;
-  int64_t partials;  // rows of scratch for sums over tokens, one per block of backward
-  int64_t scratch;   // floats that the map's own scratch takes
+/// One pass of `coefficients`: a block is one warp, a thread owns a token, and blocks walk in
+/// strides of the grid. Dynamic shared memory holds `arrays`, then `kept` when it fits, numbers
+/// (mix_forward_space, mix_backward_space) of every thread.
+struct CoefficientsPass {
+  LaunchShape launch;
+  int arrays;  // numbers per thread in front of those kept
+  bool keeps_in_shared;
+  int64_t scratch;  // floats in all, when what is kept does not fit
 };
 
-/// `scratch_per_token`: mix_scratch_size of the map.
-CoefficientsPlan plan_coefficients(int64_t tokens, int64_t scratch_per_token);
+/// How `coefficients` is launched.
+struct CoefficientsPlan {
+  CoefficientsPass forward, backward;
+  int64_t partials;  // rows of scratch for sums over tokens, one per block of backward
+};
+
+CoefficientsPlan plan_coefficients(int64_t tokens, const CoefficientSettings& settings);
+
+/// How `stream_stats` is launched.
+struct StreamStatsPlan {
+  int vector;          // as in ReadPlan, of X's dtype
+  bool whole_vectors;  // X and y alike
+  OwnerPlan owners;    // a warp owns a token at any width; partials in every case
+};
+
+StreamStatsPlan plan_stream_stats(int64_t tokens, int64_t width, DType dtype, int64_t alignment);
 
 /// What a block of project's forward sums, from few tokens to many: a piece, a chunk for every
 /// warp, reading phi as it is; a piece; a segment; all channels.

@@ -23,6 +23,7 @@
 #pragma once
 
 #include "hyperstreams/common.h"
+#include "hyperstreams/cuda.h"
 
 namespace hyperstreams {
 
@@ -44,8 +45,10 @@ struct StreamStatsArgs {
   RowsView h_post;  // [tokens, n], or [n] with token_stride 0; null data: zeros
   RowsView h_res;   // [tokens, n, n], or [n, n] with token_stride 0; null data: the identity beside
                     // h_post, else zeros
-  double* partials;  // scratch [token_partitions(tokens), stream_stats_size(n)]
-  double* stats;     // out [stream_stats_size(n)]
+  // Scratch [parts, stream_stats_size(n)]. parts: token_partitions(tokens) on the CPU,
+  // plan_stream_stats(...).owners.partials on CUDA.
+  double* partials;
+  double* stats;  // out [stream_stats_size(n)]
 };
 
 namespace cpu {
@@ -55,4 +58,12 @@ namespace cpu {
 void stream_stats(const StreamStatsArgs& args, ParallelFor parallel_for);
 
 }  // namespace cpu
+
+namespace cuda {
+
+/// Queues stream_stats on the stream; float32, bfloat16 and float16 streams and y. Bytes as on the
+/// CPU. Deterministic: summed within the token ranges of plan_stream_stats, then over them.
+Status stream_stats(const StreamStatsArgs& args, Stream stream);
+
+}  // namespace cuda
 }  // namespace hyperstreams

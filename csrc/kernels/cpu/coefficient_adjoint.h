@@ -16,18 +16,18 @@ template <class T>
 struct CoefficientAdjointTile : CoefficientTile<T> {
   using lanes_t = Lanes<T>;
   using CoefficientTile<T>::plan;
-  std::vector<lanes_t> grad;         // of the activation stage's values, in joint order
-  std::vector<lanes_t> grad_logits;  // as in the rows
-  std::vector<lanes_t> grad_h_res, grad_inv_rms;
-  std::vector<lanes_t> parameters;  // [groups + logits]
+  LaneArray<T> grad;         // of the activation stage's values, in joint order
+  LaneArray<T> grad_logits;  // as in the rows
+  LaneArray<T> grad_h_res, grad_inv_rms;
+  LaneArray<T> parameters;  // [groups + logits]
 
   explicit CoefficientAdjointTile(const CoefficientPlan<T>& p)
-      : CoefficientTile<T>(p),
-        grad(static_cast<size_t>(p.logits)),
-        grad_logits(static_cast<size_t>(p.logits)),
-        grad_h_res(static_cast<size_t>(p.n * p.n)),
-        grad_inv_rms(static_cast<size_t>(p.rms)),
-        parameters(static_cast<size_t>(p.groups + p.logits), lanes_t::set(0)) {}
+      : CoefficientTile<T>(p, 3 * p.logits + p.n * p.n + p.rms + p.groups),
+        grad(this->storage.take(p.logits)),
+        grad_logits(this->storage.take(p.logits)),
+        grad_h_res(this->storage.take(p.n * p.n)),
+        grad_inv_rms(this->storage.take(p.rms)),
+        parameters(this->storage.take(p.groups + p.logits)) {}
 
   /// What the adjoint needs of `count` tokens from token t: logits, inv_rms, act's own values and
   /// the map's logits.

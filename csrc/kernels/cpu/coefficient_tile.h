@@ -101,24 +101,62 @@ HYPERSTREAMS_INLINE Lanes<T> act_slope(Lanes<T> value) {
   return one;
 }
 
+/// An array within a LaneStorage.
+template <class T>
+struct LaneArray {
+  Lanes<T>* first;
+  int count;
+
+  Lanes<T>* data() const { return first; }
+  Lanes<T>& operator[](int k) const { return first[k]; }
+  Lanes<T>* begin() const { return first; }
+  Lanes<T>* end() const { return first + count; }
+};
+
+/// One allocation, of zeros, for all the arrays of a tile: a call of few tokens takes less time
+/// than an allocation for each of them.
+template <class T>
+class LaneStorage {
+ public:
+  explicit LaneStorage(int count) : lanes_(static_cast<size_t>(count)) {}
+
+  LaneArray<T> take(int count) {
+    used_ += count;
+    return {lanes_.data() + used_ - count, count};
+  }
+
+ private:
+  std::vector<Lanes<T>> lanes_;
+  int used_ = 0;
+};
+
 /// Per-thread arrays of lanes for one tile.
 template <class T>
 struct CoefficientTile {
   using lanes_t = Lanes<T>;
   const CoefficientPlan<T>& plan;
-  std::vector<lanes_t> logits;  // as in the rows
-  std::vector<lanes_t> inv_rms;
-  std::vector<lanes_t> acted, values;  // in joint order; acted: act's own value, not of kNone
-  std::vector<lanes_t> h_res, scratch;
+  LaneStorage<T> storage;
+  LaneArray<T> logits;  // as in the rows
+  LaneArray<T> inv_rms;
+  LaneArray<T> acted, values;  // in joint order; acted: act's own value, not of kNone
+  LaneArray<T> h_res, scratch;
 
-  explicit CoefficientTile(const CoefficientPlan<T>& p)
+  /// more : lanes that a derived tile takes from the storage.
+  explicit CoefficientTile(const CoefficientPlan<T>& p, int more = 0)
       : plan(p),
-        logits(static_cast<size_t>(p.logits)),
-        inv_rms(static_cast<size_t>(p.rms), lanes_t::set(1)),
-        acted(static_cast<size_t>(p.logits)),
-        values(static_cast<size_t>(p.logits)),
-        h_res(static_cast<size_t>(p.n * p.n)),
-        scratch(static_cast<size_t>(p.map.scratch_size)) {}
+        storage(3 * p.logits + p.rms + p.n * p.n + p.map.scratch_size + more),
+        logits(storage.take(p.logits)),
+        inv_rms(storage.take(p.rms)),
+        acted(storage.take(p.logits)),
+        values(storage.take(p.logits)),
+        h_res(storage.take(p.n * p.n)),
+        scratch(storage.take(p.map.scratch_size)) {
+    for (lanes_t& rms : inv_rms) rms = lanes_t::set(1);
+  }
+
+  // The arrays point into the storage.
+  CoefficientTile(const CoefficientTile&) = delete;
+  CoefficientTile& operator=(const CoefficientTile&) = delete;
 
   /// logits, inv_rms and the activation stage of `count` tokens from token t.
   void load(const RowsView& logit_rows, const RowsView& rms_rows, int64_t t, int64_t count) {

@@ -8,6 +8,7 @@
 
 #include "ahead.h"
 #include "project_tile.h"
+#include "tile_transpose.h"
 #include "token_ranges.h"
 
 namespace hyperstreams::cpu {
@@ -23,22 +24,50 @@ int64_t padded_logits(const ProjectArgs& args) {
   return (args.shape.n_logits + size - 1) / size * size;
 }
 
+#ifdef HYPERSTREAMS_WIDE_TRANSPOSE
+/// Channels [d, d + 4) of phi, to lanes of logits.
+HYPERSTREAMS_INLINE void transpose_four(const float* phi, int64_t features, int64_t n_logits,
+                                        int64_t d, float* out, int64_t padded) {
+  static constexpr float kZeros[4] = {};
+  for (int64_t k = 0; k < padded; k += Lanes<float>::size) {
+    const auto row = [&](int64_t r) {
+      return k + r < n_logits ? phi + (k + r) * features + d : kZeros;
+    };
+    WideTranspose::load(row, out + k, padded);
+  }
+}
+#endif
+
+/// Channels [begin, end) of phi, times the norm's weight, to [features, padded].
 template <class T>
-void transpose_weight(const ProjectArgs& args, ParallelFor parallel_for) {
+void transpose_channels(const ProjectArgs& args, int64_t begin, int64_t end) {
   const int64_t features = args.shape.features(), n_logits = args.shape.n_logits;
   const int64_t padded = padded_logits<T>(args);
   T* out = static_cast<T*>(args.workspace);
   const T* phi = static_cast<const T*>(args.phi);
+  int64_t d = begin;
+#ifdef HYPERSTREAMS_WIDE_TRANSPOSE
+  if constexpr (std::is_same_v<T, float>) {
+    for (; d + 4 <= end; d += 4) {
+      transpose_four(phi, features, n_logits, d, out + d * padded, padded);
+    }
+  }
+#endif
+  for (; d < end; ++d) {
+    for (int64_t k = 0; k < n_logits; ++k) out[d * padded + k] = phi[k * features + d];
+    for (int64_t k = n_logits; k < padded; ++k) out[d * padded + k] = T(0);
+  }
   const T* norm_weight = static_cast<const T*>(args.norm_weight);
-  parallel(parallel_for, features, token_grain(padded * sizeof(T)),
-           [&](int64_t begin, int64_t end) {
-             for (int64_t d = begin; d < end; ++d) {
-               const T scale = norm_weight ? norm_weight[d] : T(1);
-               for (int64_t k = 0; k < n_logits; ++k)
-                 out[d * padded + k] = phi[k * features + d] * scale;
-               for (int64_t k = n_logits; k < padded; ++k) out[d * padded + k] = T(0);
-             }
-           });
+  for (d = begin; norm_weight && d < end; ++d) {
+    for (int64_t k = 0; k < n_logits; ++k) out[d * padded + k] *= norm_weight[d];
+  }
+}
+
+/// With few tokens this is most of the work.
+template <class T>
+void transpose_weight(const ProjectArgs& args, ParallelFor parallel_for) {
+  parallel(parallel_for, args.shape.features(), token_grain(padded_logits<T>(args) * sizeof(T)),
+           [&](int64_t begin, int64_t end) { transpose_channels<T>(args, begin, end); });
 }
 
 /// sums[t][k..] += sum_c rows[t][c] weight[c][k..] for kTokens tokens and kGroups lane groups of k.

@@ -42,7 +42,11 @@ constexpr T inverse_factorial(int k) {
 
 // inline_f<kCount>(x) replaces x[0, kCount) by f(x) step by step: the chains of dependent
 // operations overlap. kOverlap of them fill the registers.
+#ifdef HYPERSTREAMS_ISA_IS_AVX512
+constexpr int kOverlap = 4;
+#else
 constexpr int kOverlap = 2;
+#endif
 
 /// exp(x) = (1 + fraction) 2^exponent with |fraction| <= 0.42, for x within [lowest, highest].
 template <class T, int kCount>

@@ -60,18 +60,52 @@ struct WideTranspose {
     row[3] = _mm512_shuffle_ps(high01, high23, 0xee);
   }
 
-  /// Four numbers of 16 tokens to lanes.
-  static HYPERSTREAMS_INLINE void load(const float* rows, int64_t stride, float* tile) {
-    __m512 row[4];
+  /// Four numbers of each of 16 rows, at row(0) to row(15), to lanes; lanes are `stride` apart.
+  template <class Row>
+  static HYPERSTREAMS_INLINE void load(const Row& row, float* tile, int64_t stride) {
+    __m512 four[4];
     for (int r = 0; r < 4; ++r) {
-      const float* from = rows + r * stride;
-      row[r] = _mm512_castps128_ps512(_mm_loadu_ps(from));
-      row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(from + 4 * stride), 1);
-      row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(from + 8 * stride), 2);
-      row[r] = _mm512_insertf32x4(row[r], _mm_loadu_ps(from + 12 * stride), 3);
+      four[r] = _mm512_castps128_ps512(_mm_loadu_ps(row(r)));
+      four[r] = _mm512_insertf32x4(four[r], _mm_loadu_ps(row(r + 4)), 1);
+      four[r] = _mm512_insertf32x4(four[r], _mm_loadu_ps(row(r + 8)), 2);
+      four[r] = _mm512_insertf32x4(four[r], _mm_loadu_ps(row(r + 12)), 3);
     }
+    blocks(four);
+    for (int r = 0; r < 4; ++r) _mm512_storeu_ps(tile + r * stride, four[r]);
+  }
+
+  /// The same of rows without a gap: whole registers of four tokens.
+  static HYPERSTREAMS_INLINE void load_packed(const float* rows, float* tile) {
+    const __m512i first =
+        _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+    const __m512i last = _mm512_add_epi32(first, _mm512_set1_epi32(2));
+    __m512 pair[2][2];  // of eight tokens: numbers 0 and 1, numbers 2 and 3
+    for (int half = 0; half < 2; ++half) {
+      const __m512 low = _mm512_loadu_ps(rows + 32 * half);
+      const __m512 high = _mm512_loadu_ps(rows + 32 * half + 16);
+      pair[half][0] = _mm512_permutex2var_ps(low, first, high);
+      pair[half][1] = _mm512_permutex2var_ps(low, last, high);
+    }
+    for (int k = 0; k < 2; ++k) {
+      _mm512_storeu_ps(tile + 32 * k, _mm512_shuffle_f32x4(pair[0][k], pair[1][k], 0x44));
+      _mm512_storeu_ps(tile + 32 * k + 16, _mm512_shuffle_f32x4(pair[0][k], pair[1][k], 0xee));
+    }
+  }
+
+  static HYPERSTREAMS_INLINE void store_packed(const float* tile, float* rows) {
+    __m512 row[4];
+    for (int r = 0; r < 4; ++r) row[r] = _mm512_loadu_ps(tile + 16 * r);
     blocks(row);
-    for (int r = 0; r < 4; ++r) _mm512_storeu_ps(tile + 16 * r, row[r]);
+    // Register r has tokens r, 4 + r, 8 + r and 12 + r, four numbers each: transposed again, by
+    // four numbers at a time.
+    const __m512 low01 = _mm512_shuffle_f32x4(row[0], row[1], 0x44);
+    const __m512 high01 = _mm512_shuffle_f32x4(row[0], row[1], 0xee);
+    const __m512 low23 = _mm512_shuffle_f32x4(row[2], row[3], 0x44);
+    const __m512 high23 = _mm512_shuffle_f32x4(row[2], row[3], 0xee);
+    _mm512_storeu_ps(rows, _mm512_shuffle_f32x4(low01, low23, 0x88));
+    _mm512_storeu_ps(rows + 16, _mm512_shuffle_f32x4(low01, low23, 0xdd));
+    _mm512_storeu_ps(rows + 32, _mm512_shuffle_f32x4(high01, high23, 0x88));
+    _mm512_storeu_ps(rows + 48, _mm512_shuffle_f32x4(high01, high23, 0xdd));
   }
 
   static HYPERSTREAMS_INLINE void store(const float* tile, float* rows, int64_t stride) {
@@ -102,17 +136,17 @@ struct WideTranspose {
     row[3] = _mm256_shuffle_ps(high01, high23, 0xee);
   }
 
-  /// Four numbers of 16 tokens to lanes.
-  static HYPERSTREAMS_INLINE void load(const float* rows, int64_t stride, float* tile) {
-    for (int half = 0; half < 2; ++half) {
-      __m256 row[4];
+  /// Four numbers of each of 16 rows, at row(0) to row(15), to lanes; lanes are `stride` apart.
+  template <class Row>
+  static HYPERSTREAMS_INLINE void load(const Row& row, float* tile, int64_t stride) {
+    for (int half = 0; half < 16; half += 8) {
+      __m256 four[4];
       for (int r = 0; r < 4; ++r) {
-        const float* from = rows + (8 * half + r) * stride;
-        row[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)),
-                                      _mm_loadu_ps(from + 4 * stride), 1);
+        four[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row(half + r))),
+                                       _mm_loadu_ps(row(half + r + 4)), 1);
       }
-      blocks(row);
-      for (int r = 0; r < 4; ++r) _mm256_storeu_ps(tile + 16 * r + 8 * half, row[r]);
+      blocks(four);
+      for (int r = 0; r < 4; ++r) _mm256_storeu_ps(tile + r * stride + half, four[r]);
     }
   }
 
@@ -158,13 +192,20 @@ inline void load_tile(const T* rows, int64_t stride, int64_t count, int size, La
   if (count == lanes) prefetch_rows(rows + lanes * stride, stride, lanes, size);
   if (count < lanes) std::memset(out, 0, sizeof(T) * static_cast<size_t>(lanes * size));
   int first = 0;
+#ifdef HYPERSTREAMS_ISA_IS_AVX512
+  if constexpr (sizeof(T) == 4) {
+    if (count == lanes && size == 4 && stride == 4) return WideTranspose::load_packed(rows, out);
+  }
+#endif
 #ifdef HYPERSTREAMS_WIDE_TRANSPOSE
   if constexpr (sizeof(T) == 4) {
     for (; count == lanes && first + 4 <= size; first += 4) {
-      WideTranspose::load(rows + first, stride, out + first * lanes);
+      WideTranspose::load([&](int r) { return rows + r * stride + first; }, out + first * lanes,
+                          lanes);
     }
   }
 #endif
+  if (first == size) return;
   transpose(rows + first, stride, count, size - first, out + first * lanes, lanes);
 }
 
@@ -183,6 +224,11 @@ inline void store_tile(const Lanes<T>* tile, int64_t count, int size, T* rows) {
   if (count == lanes && size == 1) return tile->store(rows);
   if (count == lanes) prefetch_rows(rows + lanes * size, size, lanes, size);
   int first = 0;
+#ifdef HYPERSTREAMS_ISA_IS_AVX512
+  if constexpr (sizeof(T) == 4) {
+    if (count == lanes && size == 4) return WideTranspose::store_packed(from, rows);
+  }
+#endif
 #ifdef HYPERSTREAMS_WIDE_TRANSPOSE
   if constexpr (sizeof(T) == 4) {
     for (; count == lanes && first + 4 <= size; first += 4) {
@@ -190,6 +236,7 @@ inline void store_tile(const Lanes<T>* tile, int64_t count, int size, T* rows) {
     }
   }
 #endif
+  if (first == size) return;
   transpose(from + first * lanes, lanes, size - first, count, rows + first, size);
 }
 

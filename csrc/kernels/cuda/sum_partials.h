@@ -11,24 +11,27 @@ namespace hyperstreams::cuda {
 
 constexpr int kSumPartialsThreads = 256;
 
-/// static: every .cu that includes this header gets its own copy, without relocatable device code.
+/// Out: float, or double. static: every .cu that includes this header gets its own copy, without
+/// relocatable device code.
+template <class Out>
 static __global__ void __launch_bounds__(kSumPartialsThreads)
     sum_partials_kernel(const double* partials,  // [parts, stride]
                         int64_t parts, int stride,
-                        float* out) {  // [columns]
+                        Out* out) {  // [columns]
   double sum = 0;
   for (int64_t part = threadIdx.x; part < parts; part += kSumPartialsThreads) {
     sum += partials[part * stride + blockIdx.x];
   }
   sum = block_sum<kSumPartialsThreads>(sum, shared<BlockSumStorage<double, kSumPartialsThreads>>());
-  if (threadIdx.x == 0) out[blockIdx.x] = static_cast<float>(sum);
+  if (threadIdx.x == 0) out[blockIdx.x] = static_cast<Out>(sum);
 }
 
+template <class Out = float>
 static inline Status sum_partials(const double* partials, int64_t parts, int stride, int columns,
                                   void* out, Stream stream) {
   const LaunchShape shape{columns, 1, kSumPartialsThreads, 1};
-  return launch(sum_partials_kernel, shape, stream, partials, parts, stride,
-                static_cast<float*>(out));
+  return launch(sum_partials_kernel<Out>, shape, stream, partials, parts, stride,
+                static_cast<Out*>(out));
 }
 
 }  // namespace hyperstreams::cuda

@@ -39,12 +39,11 @@ std::tuple<Tensor, Tensor> read_backward(const Tensor& grad_u, const Tensor& x,
   const int64_t parts =
       cuda::plan_read(streams.tokens, streams.width, streams.dtype, 1, weights.is_static)
           .backward.partials;
-  Tensor partials = new_empty(x, {parts * n}, ScalarType::Double);
-  check_status(cuda::read_backward(
-                   {streams.tokens, n, streams.width, streams.dtype, streams.view, weights.view,
-                    gradient.view, grad_x.mutable_data_ptr(), grad_h_pre.mutable_data_ptr(),
-                    static_cast<double*>(partials.mutable_data_ptr())},
-                   device.stream()),
+  const Scratch partials(x, parts * n, ScalarType::Double);
+  check_status(cuda::read_backward({streams.tokens, n, streams.width, streams.dtype, streams.view,
+                                    weights.view, gradient.view, grad_x.mutable_data_ptr(),
+                                    grad_h_pre.mutable_data_ptr(), partials.doubles()},
+                                   device.stream()),
                op);
   return {grad_x, grad_h_pre};
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -112,50 +113,100 @@ def backend(backend: Backend) -> Iterator[None]:
         _SETTINGS.backend = previous
 
 
-def _fall_back(stem: str, device: str, dtype: torch.dtype) -> None:
+_CUDA_OBSTACLES: dict[int, str] = {}
+
+
+def _runs_on(archs: str, capability: tuple[int, int]) -> bool:
+    """Whether code for ``archs``, words as CMake has them, runs on a GPU of this capability."""
+    device = 10 * capability[0] + capability[1]
+    for arch in archs.split():
+        found = re.fullmatch(r"(\d+)([af]?)(-real|-virtual)?", arch)
+        if found is None:
+            continue
+        number, specific, kind = int(found[1]), found[2], found[3]
+        # Machine code runs within its major version, of an "a" on that very architecture; PTX on
+        # all later ones.
+        near = device == number if specific == "a" else device // 10 == number // 10
+        later = near if specific else True
+        if device >= number and (near if kind == "-real" else later):
+            return True
+    return False
+
+
+def _cuda_obstacle(index: int) -> str:
+    """Why no kernel of the CUDA library runs on this GPU; empty where they do."""
+    if index not in _CUDA_OBSTACLES:
+        obstacle = ""
+        if CUDA_LIBRARY.loaded and torch.cuda.is_available():
+            capability = torch.cuda.get_device_capability(index)
+            archs = torch.ops.hyperstreams._cuda_archs()
+            if not _runs_on(archs, capability):
+                obstacle = (
+                    f"the cuda library has no code for {torch.cuda.get_device_name(index)}, "
+                    f"compute capability {capability[0]}.{capability[1]} (it has {archs})"
+                )
+        _CUDA_OBSTACLES[index] = obstacle
+    return _CUDA_OBSTACLES[index]
+
+
+def _fall_back(stem: str, device: str, index: int, dtypes: tuple[torch.dtype, ...]) -> None:
     """Raise, or record the fallback and warn the first time."""
     library = CUDA_LIBRARY if device == "cuda" else CPU_LIBRARY
+    place = device
     if device not in ("cpu", "cuda"):
         reason = f"there are no kernels for device {device!r}"
-    elif library.loaded:
-        reason = f"the {device} library has no {dtype} kernel for it"
-    else:
+    elif not library.loaded:
         reason = library.reason
+    elif device == "cuda" and _cuda_obstacle(index):
+        reason, place = _cuda_obstacle(index), f"cuda:{index}"
+    else:
+        beside = f" beside a {dtypes[1]} y" if dtypes[1:] not in ((), dtypes[:1]) else ""
+        reason = f"the {device} library has no {dtypes[0]} kernel for it{beside}"
     required = os.environ.get("HYPERSTREAMS_REQUIRE_FUSED", "") not in ("", "0")
     if required or _SETTINGS.backend == "fused":
         cause = "HYPERSTREAMS_REQUIRE_FUSED=1" if required else "the backend is 'fused'"
-        raise RuntimeError(f"{stem}: cannot run fused on {device}: {reason}, and {cause}")
-    key = f"{stem} on {device}"
+        raise RuntimeError(f"{stem}: cannot run fused on {place}: {reason}, and {cause}")
+    key = f"{stem} on {place}"
     if key not in _SETTINGS.fallbacks:
         _SETTINGS.fallbacks[key] = reason
         warnings.warn(
-            f"{stem}: running the slower PyTorch reference on {device}: {reason} "
+            f"{stem}: running the slower PyTorch reference on {place}: {reason} "
             "(see hyperstreams.backend_status())",
             RuntimeWarning,
             stacklevel=4,
         )
 
 
-# torch.compile calls the function while it traces instead of tracing it: warnings cannot be traced.
-# torch.compiler.assume_constant_result sets the same mark, but imports the compiler.
-_fall_back._dynamo_marked_constant = True  # type: ignore[attr-defined]
+# torch.compile calls these while it traces instead of tracing them: neither warnings nor questions
+# to a device can be traced. torch.compiler.assume_constant_result sets the same mark, but imports
+# the compiler.
+for _constant in (_fall_back, _cuda_obstacle):
+    _constant._dynamo_marked_constant = True  # type: ignore[union-attr]
 
 
-def has_kernels(stem: str, x: Tensor) -> bool:
-    """Whether the setting and ``x``'s device allow op ``stem``'s kernels; says nothing if not."""
+def has_kernels(stem: str, x: Tensor, y: Tensor | None = None) -> bool:
+    """Whether the setting and the device and dtype of ``x`` allow op ``stem``'s kernels; ``y``: the
+    branch output, whose dtype is its own. Says nothing if not."""
     if _SETTINGS.backend == "reference":
         return False
     device = "cpu" if x.is_cpu else x.device.type  # the quicker question first
+    if device not in _FUSED[stem]:
+        return False
+    if device != "cuda":
+        return True
     # On CUDA, float64 is for tests: the kernels take what training uses.
-    return device in _FUSED[stem] and not (device == "cuda" and x.dtype == torch.float64)
+    if x.dtype == torch.float64 or (y is not None and y.dtype == torch.float64):
+        return False
+    return not _cuda_obstacle(x.device.index)
 
 
-def use_fused(stem: str, x: Tensor) -> bool:
-    """Whether op ``stem`` runs its kernels on ``x``; the reference instead is never silent."""
-    if has_kernels(stem, x):
+def use_fused(stem: str, x: Tensor, y: Tensor | None = None) -> bool:
+    """Whether op ``stem`` runs its kernels; the reference instead is never silent."""
+    if has_kernels(stem, x, y):
         return True
     if _SETTINGS.backend != "reference":
-        _fall_back(stem, x.device.type, x.dtype)
+        dtypes = (x.dtype,) if y is None else (x.dtype, y.dtype)
+        _fall_back(stem, x.device.type, x.device.index or 0, dtypes)
     return False
 
 

@@ -103,7 +103,7 @@ def boundary(
     )
     shapes, encoded = prepare(*settings)
     _check_controller(x, phi, norm_weight, alpha, bias, shapes, eps, eps_position)
-    if phi is not None and encoded is not None and not centred and has_kernels("boundary", x):
+    if phi is not None and encoded is not None and not centred and has_kernels("boundary", x, y):
         x_out, u, h_pre, next_post, next_res = _boundary.boundary(
             x, y, h_res, h_post, write_bias,
             phi, norm_weight, alpha, bias, read_weights,
@@ -147,7 +147,7 @@ def _write_and_read(
     if y is None:
         return x, read(x, weights)
     assert h_post is not None  # checked
-    if has_kernels("boundary", x):
+    if has_kernels("boundary", x, y):
         controller = (None,) * 4
         arguments = (x, y, h_res, h_post, write_bias, *controller, weights)
         outputs = _boundary.boundary(*arguments, 0.0, 0, None, ())

@@ -79,7 +79,7 @@ def mix_write(
     """
     check_streams("mix_write", x)
     check_pending_write("mix_write", x, y, h_res, h_post, bias)
-    if use_fused("mix_write", x):
+    if use_fused("mix_write", x, y):
         return _mix_write.mix_write(x, y, h_res, h_post, bias)
     return without_autocast(reference.mix_write, x, y, h_res, h_post, bias)
 
@@ -191,8 +191,8 @@ def coefficients(
     check_coefficients("coefficients", *inputs, shapes)
     if encoded is None or not use_fused("coefficients", logits):
         return without_autocast(_coefficients.by_reference, *inputs, *settings)
-    h_pre, h_post, h_res = _coefficients.coefficients(*inputs, encoded, settings)
-    return h_pre, h_post, None if encoded.map == _coefficients.IDENTITY else h_res
+    outputs = _coefficients.coefficients(*inputs, encoded, settings)
+    return outputs if len(outputs) == 3 else (*outputs, None)
 
 
 def expand(
@@ -289,6 +289,6 @@ def stream_stats(
     if h_res is not None:
         matrix = shape[:-1] + shape[-2:-1]
         check_coefficient("stream_stats", "h_res", h_res, "n, n", matrix, 2, x)
-    if use_fused("stream_stats", x):
+    if use_fused("stream_stats", x, y):
         return _stream_stats.stream_stats(x, y, h_pre, h_post, h_res)
     return without_autocast(reference_stats.stream_stats, x, y, h_pre, h_post, h_res)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -48,8 +50,55 @@ def test_every_round_times_every_candidate_and_begins_with_another() -> None:
 
     times = timing.paired_seconds({k: waits(k) for k in "abc"}, rounds=4, warmup=1)
     assert {name: len(values) for name, values in times.items()} == dict.fromkeys("abc", 4)
-    assert calls[-12:] == list("abcbcacababc")
+    # Each turn is an untimed call and the timed one.
+    assert calls[-24:] == list("aabbccbbccaaccaabbaabbcc")
     assert all(value >= timing.SAMPLE_SECONDS for values in times.values() for value in values)
+
+
+class FakeGpu:
+    """Queues what it is told to; events take 2 ms, of which none is waiting."""
+
+    def __init__(self) -> None:
+        self.queue: list[str] = []
+
+    def get_device_properties(self, device: object) -> SimpleNamespace:
+        return SimpleNamespace(L2_cache_size=4)
+
+    def synchronize(self) -> None:
+        self.queue.append("synchronize")
+
+    def _sleep(self, cycles: int) -> None:
+        self.queue.append("wait")
+        self.cycles = cycles
+
+    def Event(self, *, enable_timing: bool) -> SimpleNamespace:
+        assert enable_timing
+        return SimpleNamespace(
+            record=lambda: self.queue.append("event"), elapsed_time=lambda end: 2.0
+        )
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_the_gpu_waits_for_the_host_and_times_the_call_alone(
+    cold: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = FakeGpu()
+    monkeypatch.setattr(timing.torch, "cuda", gpu)
+    clock = timing.DeviceClock(torch.device("cpu"), cold=cold)
+    if cold:
+        assert clock._larger is not None
+        assert clock._larger.nbytes == 2**28
+        larger = SimpleNamespace(sum=lambda: gpu.queue.append("read something larger"))
+        monkeypatch.setattr(clock, "_larger", larger)
+
+    def call() -> None:
+        gpu.queue.append("call")
+        timing.time.sleep(2e-3)
+
+    assert clock(call, 3) == pytest.approx(2e-3)
+    once = ["read something larger"] * cold + ["wait", "event", "call", "event"]
+    assert gpu.queue == ["synchronize", "call", "synchronize", *once * 3, "synchronize"]
+    assert gpu.cycles >= 2e-3 * clock.MOST_CYCLES_PER_SECOND
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,24 @@ def test_every_op_and_fused_mixer_has_cases() -> None:
     assert mixers >= {"identity", "free", "sinkhorn", "permutation", "kronecker", "spectral"}
 
 
+def test_devices_have_their_own_cases() -> None:
+    on_cpu, on_gpu = ({c.name for c in registry.all_cases(d)} for d in ("cpu", "cuda"))
+    assert {name.split("/")[0] for name in on_gpu - on_cpu} == {"gpu"}
+    assert {name.split("/")[0] for name in on_cpu - on_gpu} == {"isa", "scaling"}
+    for width in (768, 1024, 2048, 4096):
+        assert f"gpu/boundary/mhc/8192x{width}/bfloat16/{BOTH}" in on_gpu
+    for case in registry.all_cases("cuda"):
+        assert case.wall_clock == bool({"host", "step", "probe"} & set(case.name.split("/")))
+
+
+def test_a_gpu_that_is_missing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(SystemExit):
+        command.main(["--device", "cuda", "--only", "gpu/read"])
+    assert "expected a device that this PyTorch sees, got cuda" in capsys.readouterr().err
+
+
 def test_every_case_names_tests_that_exist() -> None:
     keys = {key for case in registry.all_cases() for key in case.tests}
     assert keys == set(own_tests.SELECTIONS)
@@ -136,7 +154,7 @@ def test_red_tests_stop_everything(
     red = tmp_path / "test_red.py"
     red.write_text("def test_red():\n    assert 1 == 2\n")
     monkeypatch.setitem(own_tests.SELECTIONS, "read", own_tests.Selection((str(red),)))
-    monkeypatch.setattr(command, "all_cases", fake_cases)
+    monkeypatch.setattr(command, "all_cases", lambda device: fake_cases())
     out = tmp_path / "result.json"
     assert command.main([*RUN, str(out)]) == 1
     assert not out.exists()
@@ -158,14 +176,14 @@ def test_what_is_missing_fails_or_is_too_dear_is_said(
 ) -> None:
     out = tmp_path / "result.json"
     dear = Gate("without", every=1, limit=0.001)
-    monkeypatch.setattr(command, "all_cases", lambda: fake_cases(gate=dear))
+    monkeypatch.setattr(command, "all_cases", lambda device: fake_cases(gate=dear))
     assert command.main(["--rounds", "5", *RUN[1:], str(out), "--skip-tests"]) == 1
     (record,) = json.loads(out.read_text())["cases"]
     assert record["notes"] == {"liger": "not here: install it"}
     assert not record["gate"]["holds"]
     assert "not here: install it (1 case)" in out.with_suffix(".md").read_text()
     assert "limit exceeded" in capsys.readouterr().err
-    monkeypatch.setattr(command, "all_cases", lambda: fake_cases(fails=True))
+    monkeypatch.setattr(command, "all_cases", lambda device: fake_cases(fails=True))
     assert command.main([*RUN, str(out), "--skip-tests"]) == 1
     assert json.loads(out.read_text())["cases"][0]["error"] == "RuntimeError: no such luck"
 
@@ -175,7 +193,7 @@ def test_a_gate_says_nothing_without_its_baseline(
 ) -> None:
     out = tmp_path / "run.v2"
     dear = Gate("without", every=1, limit=0.001)
-    monkeypatch.setattr(command, "all_cases", lambda: fake_cases(gate=dear))
+    monkeypatch.setattr(command, "all_cases", lambda device: fake_cases(gate=dear))
     assert command.main([*RUN, str(out), "--skip-tests", "--without", "without", "liger"]) == 0
     (record,) = json.loads((tmp_path / "run.v2.json").read_text())["cases"]
     assert record["baselines"] == {}

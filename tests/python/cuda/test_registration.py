@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 STEMS = ["read", "mix_write", "expand", "coefficients", "project"]
-OPS = [f"_{stem}{part}" for stem in STEMS for part in ("", "_backward")]
+OPS = [f"_{stem}{part}" for stem in STEMS for part in ("", "_backward")] + ["_stream_stats"]
 
 SCRIPT = """
 import json, sys
@@ -39,6 +40,7 @@ print(json.dumps({{
     "cuda": registered("CUDA"),
     "cpu": registered("CPU"),
     "same": torch.equal(u, read()),
+    "archs": torch.ops.hyperstreams._cuda_archs(),
 }}))
 """
 
@@ -77,6 +79,13 @@ def test_every_op_has_a_cuda_kernel(outcome: dict) -> None:
 def test_cpu_ops_are_unaffected(outcome: dict) -> None:
     assert outcome["cpu"] == OPS
     assert outcome["same"]
+
+
+@needs_library
+def test_library_names_its_architectures(outcome: dict) -> None:
+    archs = outcome["archs"].split()
+    assert archs
+    assert all(re.fullmatch(r"\d+[af]?(-real|-virtual)?", arch) for arch in archs)
 
 
 @needs_library

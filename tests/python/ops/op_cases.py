@@ -16,21 +16,25 @@ from hyperstreams.mixers import (
     Spectral,
     get_mixer,
 )
-from op_judgement import Case, coefficient_dtype, laid_out
+from hyperstreams.ops._backend import STEMS
+from op_judgement import DEVICE, Case, coefficient_dtype, laid_out
 from torch import Tensor
 
 
 class Maker:
-    """Random tensors of one configuration."""
+    """Random tensors of one configuration, the same values on every device."""
 
-    def __init__(self, seed: int, dtype: torch.dtype, layout: str = "contiguous") -> None:
+    def __init__(
+        self, seed: int, dtype: torch.dtype, layout: str = "contiguous", device: str = DEVICE
+    ) -> None:
         self.generator = torch.Generator().manual_seed(seed)
         self.dtype = dtype
         self.layout = layout
+        self.device = device
 
     def __call__(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         value = torch.randn(shape, generator=self.generator, dtype=torch.float64)
-        return laid_out(value.to(dtype or self.dtype), self.layout)
+        return laid_out(value.to(self.device, dtype or self.dtype), self.layout)
 
     def coefficient(self, *shape: int) -> Tensor:
         return self(*shape, dtype=coefficient_dtype(self.dtype))
@@ -273,3 +277,10 @@ BUILDS: dict[str, Build] = {
     )
 } | {f"coefficients_{name}": build for name, build in COEFFICIENTS.items()}
 BUILDS |= {f"boundary_{name}": build for name, build in BOUNDARIES.items()}
+
+
+def stems_of(name: str) -> tuple[str, ...]:
+    """The ops that a build, or a raw call that begins with an op's name, runs."""
+    if name.startswith("reduce"):
+        return ("read", "expand")
+    return tuple(stem for stem in STEMS if name.startswith(stem))

@@ -1,16 +1,22 @@
-"""One op on given arguments, and the judgement of its numbers against float64."""
+"""One op on given arguments, and the judgement of its numbers against float64.
+
+``HYPERSTREAMS_TEST_DEVICE=cuda`` runs the suite on a GPU, whose kernels take no float64.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from hyperstreams import ops
 from torch import Tensor
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+DEVICE = os.environ.get("HYPERSTREAMS_TEST_DEVICE", "cpu")
+FLOATS = (torch.float32, torch.bfloat16, torch.float16) + (torch.float64,) * (DEVICE == "cpu")
 LAYOUTS = ("contiguous", "offset", "sliced", "permuted", "expanded", "strided_channels")
 FLOOR = {
     torch.float32: 3e-7,
@@ -19,6 +25,9 @@ FLOOR = {
     torch.float64: 1e-14,
 }
 """Error allowed whatever the eager error is, relative to the sum of magnitudes: a few roundings."""
+
+
+cpu_only = pytest.mark.skipif(DEVICE != "cpu", reason="about the CPU kernels, or in float64")
 
 
 def coefficient_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -93,7 +102,7 @@ def check_against_float64(case: Case, generator: torch.Generator, roundings: int
     before = [None if t is None else t.clone() for t in case.tensors]
     shapes = case.outputs(case.tensors, "fused")
     cotangents = [
-        torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in shapes
+        torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o) for o in shapes
     ]
     fused = run(case, case.tensors, cotangents, "fused")
     eager = run(case, case.tensors, cotangents, "reference")

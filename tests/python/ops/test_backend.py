@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import hyperstreams
 import pytest
 import torch
 from hyperstreams import ops
+from hyperstreams._library import LibraryStatus
 from hyperstreams.ops import _backend
 from op_cases import BUILDS, Maker
+from op_judgement import DEVICE
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 X, H = torch.randn(3, 4, 8), torch.randn(3, 4)
 
@@ -103,6 +107,104 @@ def test_fallback_is_an_error_when_fused_is_required(
         ops.read(X, H)
 
 
+@pytest.mark.parametrize(
+    ("archs", "capability", "runs"),
+    [
+        ("80-real 90-real", (8, 0), True),
+        ("80-real 90-real", (8, 9), True),
+        ("80-real 90-real", (7, 5), False),
+        ("89-real", (8, 6), False),
+        ("90-real", (10, 0), False),
+        ("90", (10, 0), True),
+        ("90-virtual", (12, 0), True),
+        ("90-virtual", (8, 9), False),
+        ("90a", (9, 0), True),
+        ("90a", (10, 0), False),
+        ("100f-real", (10, 3), True),
+        ("100f", (12, 0), False),
+        ("80-real 90-real 100-real 120", (12, 1), True),
+        ("", (9, 0), False),
+    ],
+)
+def test_architectures_that_code_runs_on(
+    archs: str, capability: tuple[int, int], runs: bool
+) -> None:
+    assert _backend._runs_on(archs, capability) == runs
+
+
+@pytest.fixture
+def cuda_library(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
+    """A CUDA library for sm_90, and a GPU of the capability in the dict, without either."""
+    device = {"capability": (9, 0)}
+    loaded = LibraryStatus(True, "_C_cuda.so", "")
+    raw = SimpleNamespace(hyperstreams=SimpleNamespace(_cuda_archs=lambda: "80-real 90-real"))
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        get_device_capability=lambda index: device["capability"],
+        get_device_name=lambda index: f"GPU number {index}",
+    )
+    everywhere = {stem: frozenset({"cpu", "cuda", "meta"}) for stem in _backend.STEMS}
+    monkeypatch.setattr(_backend, "CUDA_LIBRARY", loaded)
+    monkeypatch.setattr(_backend, "_FUSED", everywhere)
+    monkeypatch.setattr(_backend, "_CUDA_OBSTACLES", {})
+    monkeypatch.setattr(
+        _backend, "torch", SimpleNamespace(float64=torch.float64, ops=raw, cuda=cuda)
+    )
+    monkeypatch.setattr(_backend._SETTINGS, "fallbacks", {})
+    monkeypatch.delenv("HYPERSTREAMS_REQUIRE_FUSED")
+    return device
+
+
+def on_cuda(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What the choice of a back end sees of a tensor on a GPU."""
+    with FakeTensorMode():
+        return torch.empty(shape, dtype=dtype, device="cuda")
+
+
+def test_cuda_float64_takes_the_reference(cuda_library: dict) -> None:
+    x, y = on_cuda(3, 4, 8), on_cuda(3, 8)
+    assert _backend.use_fused("mix_write", x, y)
+    assert _backend.use_fused("read", x)
+    with pytest.warns(RuntimeWarning, match=r"no torch.float32 kernel .* beside a torch.float64 y"):
+        assert not _backend.use_fused("mix_write", x, y.double())
+    assert not _backend.has_kernels("boundary", x, y.double())
+    with pytest.warns(RuntimeWarning, match="no torch.float64 kernel for it"):
+        assert not _backend.use_fused("stream_stats", x.double(), y.double())
+    assert set(_backend._SETTINGS.fallbacks) == {"mix_write on cuda", "stream_stats on cuda"}
+
+
+@pytest.mark.parametrize("op", [ops.mix_write, ops.boundary, ops.stream_stats])
+def test_ops_ask_about_the_branch_too(op, cuda_library: dict, monkeypatch) -> None:
+    """The public ops pass y on to the choice; the reference then runs on what they were given."""
+    monkeypatch.setattr(_backend._SETTINGS, "backend", "fused")
+    x, y, h = on_cuda(3, 4, 8), on_cuda(3, 8, dtype=torch.float64), on_cuda(3, 4)
+    arguments = {
+        ops.mix_write: (x, y, None, h),
+        ops.boundary: (x, y, None, h, on_cuda(24, 32), None, on_cuda(3), on_cuda(24)),
+        ops.stream_stats: (x, y),
+    }[op]
+    options = {"n_streams": 4} if op is ops.boundary else {}
+    with pytest.raises(RuntimeError, match=r"cannot run fused on cuda: .* beside a torch.float64"):
+        op(*arguments, **options)
+
+
+def test_a_gpu_without_code_takes_the_reference(
+    cuda_library: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda_library["capability"] = (7, 5)
+    x = on_cuda(3, 4, 8)
+    with pytest.warns(RuntimeWarning, match=r"read: .* on cuda:0: .* no code for GPU number 0"):
+        assert not _backend.use_fused("read", x)
+    assert not _backend.use_fused("read", x)  # silently: it was said
+    assert _backend._SETTINGS.fallbacks["read on cuda:0"] == (
+        "the cuda library has no code for GPU number 0, compute capability 7.5 "
+        "(it has 80-real 90-real)"
+    )
+    monkeypatch.setenv("HYPERSTREAMS_REQUIRE_FUSED", "1")
+    with pytest.raises(RuntimeError, match=r"read: cannot run fused on cuda:0: .* 7.5 .*=1"):
+        _backend.use_fused("read", x)
+
+
 def test_environment() -> None:
     code = "import hyperstreams; print(hyperstreams.backend_status().backend)"
     assert run_python(code, HYPERSTREAMS_BACKEND="reference") == "reference"
@@ -156,11 +258,11 @@ def test_autocast_changes_nothing(name: str, backend: ops.Backend) -> None:
     present = [v for v in leaves if v is not None]
 
     def results(create_graph: bool, autocast: bool) -> list[torch.Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
             outputs = case.outputs(leaves, backend)
             total = sum(o.sin().sum() for o in outputs)
         # PyTorch's own backward follows the autocast around it; the ops' backward does not.
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast and backend == "fused"):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast and backend == "fused"):
             grads = torch.autograd.grad(total, present, create_graph=create_graph)
         return [*outputs, *grads]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hyperstreams import ops
 from op_cases import BUILDS, Maker
-from op_judgement import Case
+from op_judgement import Case, cpu_only
 
 SMALL = {name: build for name, build in BUILDS.items() if name != "mix_write_mixed"}
 
@@ -19,6 +19,7 @@ def inputs_of(case: Case) -> tuple[torch.Tensor | None, ...]:
     return tuple(None if t is None else t.clone().requires_grad_() for t in case.tensors)
 
 
+@cpu_only
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("name", SMALL)
 def test_gradcheck_and_gradgradcheck(name: str, static: bool) -> None:
@@ -38,6 +39,7 @@ def scalar(case: Case, tensors: tuple[torch.Tensor | None, ...]) -> torch.Tensor
     return sum((o.sin() * (k + 1)).sum() for k, o in enumerate(case.outputs(tensors, "fused")))
 
 
+@cpu_only
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("name", SMALL)
 def test_torch_func(name: str, static: bool) -> None:
@@ -58,6 +60,7 @@ def test_torch_func(name: str, static: bool) -> None:
             torch.testing.assert_close(got[k], expected)
 
 
+@cpu_only
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("name", SMALL)
 def test_vmap_over_each_argument(name: str, static: bool) -> None:
@@ -84,6 +87,7 @@ def test_vmap_passes_gradients_to_the_tensors_outside() -> None:
     torch.testing.assert_close(h.grad, want[1])
 
 
+@cpu_only
 @pytest.mark.parametrize("name", SMALL)
 def test_forward_mode_is_right(name: str) -> None:
     case = double_case(name, False)
@@ -118,6 +122,7 @@ def test_each_argument_alone_and_stride_zero_cotangents(name: str) -> None:
         assert torch.equal(torch.autograd.grad(total, leaf)[0], want[id(leaf)])
 
 
+@cpu_only
 @pytest.mark.parametrize(
     "name",
     [

@@ -235,6 +235,7 @@ def test_raw_ops_refuse_instead_of_crashing() -> None:
         lambda: raw._expand_backward(t(2, 3, 3, 8), Y, 4, None, False),
         lambda: raw._coefficients(LOGITS, None, ALPHA, BIAS, 4, 99, [], []),
         lambda: raw._coefficients(LOGITS, None, ALPHA, t(3), 4, 1, [0] * 7 + [1, 16], [1.0, 0.0] * 3),
+        lambda: raw._coefficients_backward(H1, H1, None, LOGITS, None, ALPHA, BIAS, None, None, 4, *SINKHORN[2:]),
         lambda: raw._stream_stats(X, t(3), None, None, None),
         lambda: raw._boundary(X, Y, H2, None, None, PHI, None, ALPHA, BIAS, None, *SINKHORN),
         lambda: raw._boundary(X, Y, H2, H1, None, PHI, None, ALPHA, None, None, *SINKHORN),

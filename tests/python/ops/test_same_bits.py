@@ -10,7 +10,7 @@ from hyperstreams import ops
 from hyperstreams.mixers import get_mixer
 from hyperstreams.ops._coefficient_settings import coefficient_settings
 from op_cases import BUILDS, Maker
-from op_judgement import Case, run
+from op_judgement import Case, cpu_only, run
 
 # name: position of tensors with token axes (the others are parameters, summed over tokens).
 PER_TOKEN = {
@@ -50,7 +50,7 @@ def made(
     make = Maker(17, dtype)
     case = BUILDS[name](make, 4, 40, (tokens,), static)
     outputs = case.outputs(case.tensors, "fused")
-    return case, [torch.randn(o.shape, generator=make.generator).to(o.dtype) for o in outputs]
+    return case, [torch.randn(o.shape, generator=make.generator).to(o) for o in outputs]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -95,6 +95,7 @@ def test_layout_does_not_matter(name: str) -> None:
             assert torch.equal(got, expected)
 
 
+@cpu_only
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", BUILDS)
 def test_instruction_sets(name: str, dtype: torch.dtype, isa) -> None:
@@ -117,6 +118,7 @@ def test_instruction_sets(name: str, dtype: torch.dtype, isa) -> None:
             assert (got.double() - want.double()).norm() <= bound * scale, level
 
 
+@cpu_only
 @pytest.mark.parametrize("tokens", [1, 9, 65, 300])
 @pytest.mark.parametrize("n", [1, 3, 4, 7, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -142,6 +144,7 @@ def test_boundary_is_the_chain_of_ops_bit_for_bit(
             assert torch.equal(fused, single), level
 
 
+@cpu_only
 @pytest.mark.parametrize("per_stream", [False, True])
 def test_boundary_of_coefficients_per_stream_and_static(per_stream: bool) -> None:
     make = Maker(5, torch.float32)
@@ -175,6 +178,7 @@ def test_stream_stats_rerun_and_threads() -> None:
         torch.set_num_threads(1)
 
 
+@cpu_only
 def test_strided_statistics_in_the_raw_backward_of_boundary() -> None:
     generator = torch.Generator().manual_seed(0)
 

@@ -94,6 +94,13 @@ __device__ __forceinline__ Storage& shared() {
   return *reinterpret_cast<Storage*>(bytes);
 }
 
+/// The block's LaunchShape::shared_bytes of memory, uninitialised at the start of the block.
+template <class T>
+__device__ __forceinline__ T* dynamic_shared() {
+  extern __shared__ uint4 words[];
+  return reinterpret_cast<T*>(words);
+}
+
 /// Copies 16 bytes to shared memory. They may arrive as late as the finish_copies of this thread
 /// that covers their group; other threads see them after a block_barrier that follows it.
 __device__ __forceinline__ void copy_async(uint4* to, const uint4* from) {
@@ -126,6 +133,9 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/// What every kernel may have without asking.
+constexpr int kDefaultSharedBytes = 48 << 10;
+
 /// Queues kernel(arguments...) on the stream.
 template <class... Parameters, class... Arguments>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream,
@@ -133,7 +143,12 @@ Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream st
   if (shape.grid_x > kMaxGridX || shape.grid_y > kMaxGridY) return Status::kGridTooLarge;
   const dim3 grid(static_cast<unsigned>(shape.grid_x), static_cast<unsigned>(shape.grid_y));
   const dim3 block(shape.block_x, shape.block_y);
-  kernel<<<grid, block, 0, stream>>>(arguments...);
+  if (shape.shared_bytes > kDefaultSharedBytes) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
+    if (error != cudaSuccess) return static_cast<Status>(error);
+  }
+  kernel<<<grid, block, shape.shared_bytes, stream>>>(arguments...);
   return static_cast<Status>(cudaGetLastError());
 }
 

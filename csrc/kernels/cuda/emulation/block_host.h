@@ -106,6 +106,12 @@ Storage& shared() {
   return *static_cast<Storage*>(emulation::shared_memory(&key, sizeof(Storage)));
 }
 
+template <class T>
+T* dynamic_shared() {
+  const size_t& bytes = emulation::dynamic_shared_bytes;
+  return static_cast<T*>(emulation::shared_memory(&bytes, bytes));
+}
+
 inline void copy_async(uint4* to, const uint4* from) {
   emulation::copy_later(aligned<uint4>(to), aligned<const uint4>(from), sizeof(uint4));
 }
@@ -159,6 +165,7 @@ Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream,
                               static_cast<unsigned>(shape.grid_y), 1};
   const emulation::Index block{static_cast<unsigned>(shape.block_x),
                                static_cast<unsigned>(shape.block_y), 1};
+  emulation::dynamic_shared_bytes = static_cast<size_t>(shape.shared_bytes);
   emulation::run_grid(grid, block, [&] { kernel(arguments...); });
   return Status::kOk;
 }

@@ -35,7 +35,7 @@ def _coefficients_fake(
 def _coefficients_backward_fake(
     grad_h_pre: Tensor,
     grad_h_post: Tensor,
-    grad_h_res: Tensor,
+    grad_h_res: Tensor | None,
     logits: Tensor,
     inv_rms: Tensor | None,
     alpha: Tensor,
@@ -96,12 +96,13 @@ def _forward(
     bias: Tensor,
     encoded: CoefficientSettings,
     settings: tuple[Any, ...],
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _coefficients(logits, inv_rms, alpha, bias, *encoded)
+) -> tuple[Tensor, ...]:
+    outputs = _coefficients(logits, inv_rms, alpha, bias, *encoded)
+    return outputs[:2] if encoded.map == IDENTITY else outputs
 
 
 def _gradient(
-    grads: tuple[Tensor, Tensor, Tensor],
+    grads: tuple[Tensor, ...],
     logits: Tensor,
     inv_rms: Tensor | None,
     alpha: Tensor,
@@ -111,8 +112,9 @@ def _gradient(
     h_pre: Tensor,
     h_post: Tensor,
 ) -> tuple[Tensor | None, ...]:
+    grad_h_res = None if encoded.map == IDENTITY else grads[2]
     grad_logits, grad_inv_rms, grad_alpha, grad_bias = _coefficients_backward(
-        *grads, logits, inv_rms, alpha, bias, h_pre, h_post, *encoded
+        grads[0], grads[1], grad_h_res, logits, inv_rms, alpha, bias, h_pre, h_post, *encoded
     )
     return grad_logits, None if inv_rms is None else grad_inv_rms, grad_alpha, grad_bias
 
@@ -124,10 +126,9 @@ def _reference(
     bias: Tensor,
     encoded: CoefficientSettings,
     settings: tuple[Any, ...],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As the kernel has it: an empty tensor for the identity."""
+) -> tuple[Tensor, ...]:
     h_pre, h_post, h_res = by_reference(logits, inv_rms, alpha, bias, *settings)
-    return h_pre, h_post, logits.new_empty(0) if h_res is None else h_res
+    return (h_pre, h_post) if h_res is None else (h_pre, h_post, h_res)
 
 
 coefficients = differentiable(
@@ -139,4 +140,4 @@ coefficients = differentiable(
     saved_outputs=(0, 1),
 )
 """``coefficients(logits, inv_rms, alpha, bias, encoded, settings)``, the settings being
-those of ``coefficient_settings``; an empty ``h_res`` stands for the identity."""
+those of ``coefficient_settings``; without ``h_res`` where the mixer is the identity."""
