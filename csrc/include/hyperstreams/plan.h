@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "hyperstreams/coefficients.h"
 #include "hyperstreams/common.h"
 #include "hyperstreams/project.h"
 
@@ -15,6 +16,7 @@ constexpr int64_t kMaxGridY = 65535;
 struct LaunchShape {
   int64_t grid_x, grid_y;
   int block_x, block_y;
+  int shared_bytes = 0;  // of dynamic shared memory
 };
 
 /// Bytes, at most 16, of which every row of these streams begins at a multiple. Strides that are
@@ -115,5 +117,62 @@ struct ProjectPlan {
 /// `alignment`: as above, of X, phi and norm_weight.
 ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment);
 ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment, ProjectSplit split);
+
+/// What the launches of `boundary` depend on, beside alignment.
+struct BoundaryShape {
+  int64_t tokens;
+  int n_streams;
+  int64_t width;
+  DType dtype;
+  int64_t logits;        // of a token or, per stream, a stream; 0: no controller
+  int64_t coefficients;  // logits of a token
+  bool per_stream;
+  int64_t map_scratch;  // floats that the map keeps for one token
+};
+
+/// `next`: the next site's coefficients, or null.
+BoundaryShape boundary_shape(int64_t tokens, int n_streams, int64_t width, DType dtype,
+                             const CoefficientSettings* next);
+
+/// Scratch of `boundary`: where each part begins, in floats, and how many there are in all.
+struct BoundaryForwardScratch {
+  int64_t weights, sums, map, size;
+};
+struct BoundaryBackwardScratch {
+  int64_t weights, grad_logits, factors, sums, phi, bias, coefficients, tokens, map, size;
+};
+
+/// How `boundary` is launched, for n <= 4 and up to 32 logits (fused; else op by op). Forward: the
+/// fragments of W, unless direct; X' and its sums, in parts of the channels; the parts added,
+/// coefficients and the read. Backward: coefficients' adjoint; the fragments of W; everything else,
+/// in slabs of the channels and parts of the tokens; sums over slabs and over parts.
+struct BoundaryPlan {
+  bool fused;
+  bool whole_vectors;  // X, y, phi, ... in 16-byte accesses
+  bool per_stream;
+  bool direct;               // the forward reads phi as it is
+  bool pieces_by_warp;       // few tokens: a warp takes a piece of a part, not all of 16 tokens
+  int tiles;                 // of 8 logits
+  int64_t chunks;            // of 32 channels
+  int64_t chunks_per_piece;  // 8 pieces are a part
+  int64_t parts;             // of the channels
+  LaunchShape weights, write;
+  int tokens_per_tile;   // of the maps' kernels
+  bool block_per_token;  // of the adjoint: a token's sums are a block's, else a warp's
+  bool read_block_per_token;
+  LaunchShape read, adjoint;
+  int64_t slabs;            // of 128 channels
+  int64_t tokens_per_part;  // part p takes tokens [p, p + 1) * tokens_per_part
+  int64_t token_parts;
+  LaunchShape gradient_weights, gradients;
+  LaunchShape sums;        // over slabs, and of each block's tokens
+  int64_t tokens_per_sum;  // of a block
+  LaunchShape phi;         // over token parts
+  BoundaryForwardScratch forward;
+  BoundaryBackwardScratch backward;
+};
+
+/// `alignment`: of X, y, X', u, their gradients, phi, norm_weight and bias.
+BoundaryPlan plan_boundary(const BoundaryShape& shape, int64_t alignment);
 
 }  // namespace hyperstreams::cuda

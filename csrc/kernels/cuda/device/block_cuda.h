@@ -15,6 +15,7 @@ constexpr int kWarpThreads = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 __device__ __forceinline__ float float_from_bits(uint32_t bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ uint32_t bits_from_float(float value) { return __float_as_uint(value); }
 
 /// `pointer` as one to words, of whose size it is a multiple.
 template <class Word, class S>
@@ -51,6 +52,12 @@ __device__ __forceinline__ T warp_shuffle_xor(T value, int mask) {
   return __shfl_xor_sync(kAllLanes, value, mask);
 }
 
+/// The value of lane `source`. Every lane takes part.
+template <class T>
+__device__ __forceinline__ T warp_shuffle(T value, int source) {
+  return __shfl_sync(kAllLanes, value, source);
+}
+
 /// Sum over the warp, valid in lane 0. Every lane takes part.
 template <class T>
 __device__ __forceinline__ T warp_sum(T value) {
@@ -79,6 +86,13 @@ template <class Storage>
 __device__ __forceinline__ Storage& shared() {
   __shared__ alignas(16) unsigned char bytes[sizeof(Storage)];
   return *reinterpret_cast<Storage*>(bytes);
+}
+
+/// The block's LaunchShape::shared_bytes of memory, uninitialised at the start of the block.
+template <class T>
+__device__ __forceinline__ T* dynamic_shared() {
+  extern __shared__ uint4 words[];
+  return reinterpret_cast<T*>(words);
 }
 
 /// Copies 16 bytes to shared memory. They may arrive as late as the finish_copies of this thread
@@ -113,6 +127,9 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/// What every kernel may have without asking.
+constexpr int kDefaultSharedBytes = 48 << 10;
+
 /// Queues kernel(arguments...) on the stream.
 template <class... Parameters, class... Arguments>
 Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream,
@@ -120,7 +137,12 @@ Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream st
   if (shape.grid_x > kMaxGridX || shape.grid_y > kMaxGridY) return Status::kGridTooLarge;
   const dim3 grid(static_cast<unsigned>(shape.grid_x), static_cast<unsigned>(shape.grid_y));
   const dim3 block(shape.block_x, shape.block_y);
-  kernel<<<grid, block, 0, stream>>>(arguments...);
+  if (shape.shared_bytes > kDefaultSharedBytes) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
+    if (error != cudaSuccess) return static_cast<Status>(error);
+  }
+  kernel<<<grid, block, shape.shared_bytes, stream>>>(arguments...);
   return static_cast<Status>(cudaGetLastError());
 }
 

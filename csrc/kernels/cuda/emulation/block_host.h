@@ -34,7 +34,12 @@ struct alignas(16) uint4 {
   uint32_t x, y, z, w;
 };
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
 inline float float_from_bits(uint32_t bits) { return emulation::float_of(bits); }
+inline uint32_t bits_from_float(float value) { return emulation::bits_of(value); }
 
 /// `pointer` as one to words; hardware faults where this fails the launch.
 template <class Word, class S>
@@ -70,6 +75,13 @@ T warp_shuffle_xor(T value, int mask, int line = __builtin_LINE()) {
 }
 
 template <class T>
+T warp_shuffle(T value, int source, int line = __builtin_LINE()) {
+  T received;
+  emulation::meet_warp(&value, &received, sizeof(T), source, line);
+  return received;
+}
+
+template <class T>
 T warp_sum(T value, int line = __builtin_LINE()) {
   for (int delta = 1; delta < kWarpThreads; delta *= 2) {
     const T other = warp_shuffle_down(value, delta, line);
@@ -99,6 +111,12 @@ template <class Storage>
 Storage& shared() {
   static const char key = 0;
   return *static_cast<Storage*>(emulation::shared_memory(&key, sizeof(Storage)));
+}
+
+template <class T>
+T* dynamic_shared() {
+  static const char key = 0;
+  return static_cast<T*>(emulation::shared_memory(&key, emulation::dynamic_shared_bytes));
 }
 
 inline void copy_async(uint4* to, const uint4* from) {
@@ -149,6 +167,7 @@ Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream,
                               static_cast<unsigned>(shape.grid_y), 1};
   const emulation::Index block{static_cast<unsigned>(shape.block_x),
                                static_cast<unsigned>(shape.block_y), 1};
+  emulation::dynamic_shared_bytes = static_cast<size_t>(shape.shared_bytes);
   emulation::run_grid(grid, block, [&] { kernel(arguments...); });
   return Status::kOk;
 }

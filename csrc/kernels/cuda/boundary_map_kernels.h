@@ -1,0 +1,384 @@
+// The kernels of boundary in which a map runs, as templates over the map and n = kN <= 4; compiled
+// by boundary_map_<name>.cu.
+//
+// A block owns tiles of up to 32 tokens, in strides of the grid. Its last warp takes the map, a
+// token per thread, while the other eight walk along the channels; a token belongs to one of them,
+// or to all eight.
+//
+// Forward (boundary_read_kernel): the parts of logits and squares are added, in ascending order;
+// then h_pre, h_post, h_res of the tile by one warp, and
+//   u[t, c] = sum_i h_pre[t, i] X'[t, i, c]                                  by the others
+//   (n + 1) C elements, K + 1 floats per part, 2n + n n + K + 1 floats per token.
+//
+// Backward (boundary_adjoint_kernel): X' rebuilt from X and y, and
+//   grad_h_pre[t, i] = grad_h_pre beside + sum_c grad_u[t, c] X'[t, i, c]    by eight warps
+//   grad_logits, and the factor of X' in G that stands for grad_inv_rms       by the last one
+//   (n + 2) C elements and about 2 K + 2 n n floats per token.
+//
+// Deterministic: a token's sums have an order that width and dtype fix; alpha's and bias's
+// gradients are those of coefficients.cu, block by block.
+#pragma once
+
+#include "boundary_kernels.h"
+#include "boundary_state.h"
+#include "coefficient_kernels.h"
+#include "dispatch.h"
+#include "project_statistic.h"
+
+namespace hyperstreams::cuda {
+
+constexpr int kMapThreads = 288;
+constexpr int kStreamWarps = kMapThreads / kWarpThreads - 1;
+constexpr int kTileTokens = 32;  // at most
+
+/// This thread's place, and its block's tiles.
+struct MapTiles {
+  int warp;
+  int64_t tokens;
+  int64_t first, end;  // of the tile at hand
+  int per_tile;
+
+  __device__ __forceinline__ MapTiles(int64_t token_count, int tokens_per_tile)
+      : warp(static_cast<int>(threadIdx.x) / kWarpThreads),
+        tokens(token_count),
+        per_tile(tokens_per_tile) {
+    start(int64_t{blockIdx.x} * per_tile);
+  }
+  __device__ __forceinline__ void start(int64_t token) {
+    first = token;
+    end = first + per_tile < tokens ? first + per_tile : tokens;
+  }
+  __device__ __forceinline__ bool exists() const { return first < tokens; }
+  __device__ __forceinline__ void advance() { start(first + int64_t{gridDim.x} * per_tile); }
+  __device__ __forceinline__ bool takes_map() const { return warp == kStreamWarps; }
+
+  /// Calls f(token, rank, threads) for the tokens of this warp, which is one of the eight.
+  template <class F>
+  __device__ __forceinline__ void for_tokens(bool block_per_token, const F& f) const {
+    const int rank = block_per_token ? static_cast<int>(threadIdx.x) : lane();
+    const int threads = block_per_token ? kStreamWarps * kWarpThreads : kWarpThreads;
+    for (int64_t t = block_per_token ? first : first + warp; t < end;
+         t += block_per_token ? 1 : kStreamWarps) {
+      f(t, rank, threads);
+    }
+  }
+};
+
+/// A map thread's part of the launch's scratch.
+__device__ __forceinline__ StridedScratch map_scratch(void* scratch) {
+  const int64_t thread = int64_t{blockIdx.x} * kWarpThreads + lane();
+  return {static_cast<float*>(scratch) + thread, int64_t{gridDim.x} * kWarpThreads};
+}
+
+/// Logits and inverse rms of the tile's rows from their parts; every warp takes rows.
+__device__ __forceinline__ void add_logit_parts(const BoundaryReadArgs& args,
+                                                const MapTiles& tile) {
+  const ProjectShape& shape = args.project.shape;
+  const int per_token = args.coefficients.settings.per_stream ? args.read.n_streams : 1;
+  const int64_t count = shape.n_logits;
+  for (int64_t row = tile.first * per_token + tile.warp; row < tile.end * per_token;
+       row += kStreamWarps + 1) {
+    for (int64_t k = lane(); k <= count; k += kWarpThreads) {
+      float sum = args.sums[row * (count + 1) + k];
+      for (int64_t part = 1; part < args.parts; ++part) {
+        sum += args.sums[(part * shape.tokens + row) * (count + 1) + k];
+      }
+      if (k < count) {
+        static_cast<float*>(args.project.logits)[row * count + k] = sum;
+      } else {
+        static_cast<float*>(args.project.inv_rms)[row] = inverse_rms(
+            sum / args.features, static_cast<float>(args.project.eps), args.project.eps_position);
+      }
+    }
+  }
+}
+
+template <class S, int kN, bool kWhole>
+__device__ __forceinline__ void read_token(const ReadArgs& args, int64_t t, int rank, int threads,
+                                           const float (&weight)[kN]) {
+  constexpr int kVector = Vector<S>::kSize;
+  const S* x = static_cast<const S*>(args.x.data) + t * args.x.token_stride;
+  S* u = static_cast<S*>(args.u) + t * args.width;
+  for (int64_t c = int64_t{rank} * kVector; c < args.width; c += int64_t{threads} * kVector) {
+    Vector<S> source[kN];
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+      source[i] = load_vector<kWhole>(x + i * args.x.stream_stride + c, args.width - c);
+    }
+    float sum[kVector];
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+#pragma unroll
+      for (int k = 0; k < kVector; ++k) {
+        const float value = to_float(source[i].element[k]);
+        sum[k] = i == 0 ? weight[i] * value : fmaf(weight[i], value, sum[k]);
+      }
+    }
+    store_floats<kWhole>(u + c, args.width - c, sum);
+  }
+}
+
+/// Calls f(TypeTag<S>{}, whole) in a branch that all threads take alike.
+template <class F>
+__device__ __forceinline__ void with_dtype(DType dtype, bool whole, const F& f) {
+  const auto with_whole = [&](auto tag) {
+    if (whole) {
+      f(tag, std::true_type{});
+    } else {
+      f(tag, std::false_type{});
+    }
+  };
+  if (dtype == DType::kFloat32) {
+    with_whole(TypeTag<float>{});
+  } else if (dtype == DType::kBFloat16) {
+    with_whole(TypeTag<BFloat16>{});
+  } else {
+    with_whole(TypeTag<Float16>{});
+  }
+}
+
+template <class Map, int kN>
+__global__ void __launch_bounds__(kMapThreads, 1)
+    boundary_read_kernel(const __grid_constant__ BoundaryReadArgs args, int mix_count) {
+  const CoefficientsArgs& c = args.coefficients;
+  for (MapTiles tile(c.tokens, args.tokens_per_tile); tile.exists(); tile.advance()) {
+    add_logit_parts(args, tile);
+    block_barrier();
+    if (tile.takes_map()) {
+      const int64_t t = tile.first + lane();
+      if (t >= tile.end) continue;
+      const TokenLogits logits(c, kN, mix_count, t);
+      float* h_pre = static_cast<float*>(c.h_pre) + t * kN;
+      float* h_post = static_cast<float*>(c.h_post) + t * kN;
+      logits.for_gates<kN>([&](int k, const ActivationSettings& a, int group) {
+        (k < kN ? h_pre[k] : h_post[k - kN]) = logits.activate(k, a, group).value;
+      });
+      if constexpr (kHasMix<Map>) {
+        float mix[CoefficientSizes<kN>::kMix];
+        logits.for_mix<kN>([&](int k, int m, const ActivationSettings& a, int group) {
+          mix[m] = logits.activate(k, a, group).value;
+        });
+        Map::template forward<kN, float>(c.settings.map_settings, kN, mix,
+                                         static_cast<float*>(c.h_res) + t * kN * kN,
+                                         map_scratch(c.scratch));
+      }
+    } else if (args.read.u) {
+      tile.for_tokens(args.block_per_token, [&](int64_t t, int rank, int threads) {
+        const TokenLogits logits(c, kN, mix_count, t);
+        const float gate = logits.activate(lane() % kN, c.settings.read, 0).value;
+        float weight[kN];
+#pragma unroll
+        for (int i = 0; i < kN; ++i) weight[i] = warp_shuffle(gate, i);
+        with_dtype(args.read.dtype, args.whole_vectors, [&](auto dtype, auto whole) {
+          read_token<typename decltype(dtype)::type, kN, decltype(whole)::value>(args.read, t, rank,
+                                                                                 threads, weight);
+        });
+      });
+    }
+  }
+}
+
+/// dot[i] = this thread's part of grad_u . X'[i] of token t.
+template <class S, int kN, bool kWhole>
+__device__ __forceinline__ void dot_token(const BoundaryAdjointArgs& args, int64_t t, int rank,
+                                          int threads, float (&dot)[kN]) {
+  constexpr int kVector = Vector<S>::kSize;
+  const BoundaryWeights<kN> weights(args.state, t);
+  const S* grad_u = static_cast<const S*>(args.grad_u.data) + t * args.grad_u.token_stride;
+  const int64_t width = args.state.width;
+#pragma unroll
+  for (int i = 0; i < kN; ++i) dot[i] = 0;
+  for (int64_t c = int64_t{rank} * kVector; c < width; c += int64_t{threads} * kVector) {
+    BoundaryState<S, kN, kVector, kWhole> state;
+    state.load(args.state, t, c);
+    const auto g = packed(load_vector<kWhole>(grad_u + c, width - c));
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+      const auto x = state_stream<S, kN, kVector, kWhole>(args.state, state, weights, i);
+#pragma unroll
+      for (int k = 0; k < kVector; ++k) {
+        dot[i] = fmaf(g[k], x[k], dot[i]);
+      }
+    }
+  }
+}
+
+template <int kN>
+struct DotStorage {
+  float sum[kTileTokens][kStreamWarps][kN];
+};
+
+/// What one token gives to alpha and bias through the read's logits.
+template <int kN>
+struct ReadTerms {
+  float alpha[kN] = {}, bias[kN] = {};
+};
+
+/// The adjoint of one token's coefficients, in two steps: what needs no grad_h_pre comes first.
+template <class Map, int kN>
+class BoundaryTokenAdjoint {
+ public:
+  __device__ __forceinline__ BoundaryTokenAdjoint(const BoundaryAdjointArgs& args, int mix_count,
+                                                  int64_t t)
+      : args_(args), c_(args.coefficients), t_(t), logits_(c_, kN, mix_count, t) {
+    grad_logits_ = static_cast<float*>(c_.grad_logits) + t * (2 * kN + mix_count);
+  }
+
+  __device__ __forceinline__ void write_and_mix(ParameterTerms<kN>& terms) {
+    const float* grad_post =
+        static_cast<const float*>(c_.grad_h_post.data) + t_ * c_.grad_h_post.token_stride;
+    logits_.template for_gates<kN>([&](int k, const ActivationSettings& a, int group) {
+      if (k >= kN) logit(k, grad_post[k - kN], a, group, terms);
+    });
+    if constexpr (kHasMix<Map>) {
+      float mix[CoefficientSizes<kN>::kMix], grad_mix[CoefficientSizes<kN>::kMix];
+      logits_.template for_mix<kN>([&](int k, int m, const ActivationSettings& a, int group) {
+        mix[m] = logits_.activate(k, a, group).value;
+      });
+      const float* grad_res =
+          static_cast<const float*>(c_.grad_h_res.data) + t_ * c_.grad_h_res.token_stride;
+      Map::template backward<kN, float>(c_.settings.map_settings, kN, mix, grad_res, grad_mix,
+                                        map_scratch(c_.scratch));
+      logits_.template for_mix<kN>([&](int k, int m, const ActivationSettings& a, int group) {
+        logit(k, grad_mix[m], a, group, terms);
+      });
+    }
+  }
+
+  /// dot[i]: what the read adds to grad_h_pre.
+  __device__ __forceinline__ void read_and_statistic(const float (&dot)[kN], ReadTerms<kN>& terms) {
+    const float* grad_pre =
+        static_cast<const float*>(c_.grad_h_pre.data) + t_ * c_.grad_h_pre.token_stride;
+#pragma unroll
+    for (int k = 0; k < kN; ++k) logit(k, grad_pre[k] + dot[k], c_.settings.read, 0, terms);
+    const int count = c_.settings.per_stream ? kN : 1;
+    float* factor = static_cast<float*>(c_.grad_inv_rms) + t_ * count;
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+      if (i >= count) continue;
+      factor[i] = statistic_factor(args_.features, args_.eps, args_.eps_position, logits_.rms(i),
+                                   of_rms_[i]);
+    }
+  }
+
+ private:
+  template <class Terms>
+  __device__ __forceinline__ void logit(int k, float grad, const ActivationSettings& a, int group,
+                                        Terms& terms) {
+    const ActivatedLogit logit = logits_.activate(k, a, group);
+    const float of_value = grad * static_cast<float>(a.factor);
+    const float sloped = of_value * activation_slope(a.kind, logit.acted);
+    terms.bias[k] = a.outside ? of_value : sloped;
+    terms.alpha[k] = terms.bias[k] * (a.outside ? logit.acted : logit.z);
+    const float of_z = sloped * logits_.alpha[group];
+    const int place = logits_.place(k);
+    grad_logits_[place] = of_z * logits_.rms(k);
+    const float of_this_rms = of_z * logits_.row[place];
+#pragma unroll
+    for (int i = 0; i < kN; ++i) {
+      if (i == (c_.settings.per_stream ? k % kN : 0)) of_rms_[i] += of_this_rms;
+    }
+  }
+
+  const BoundaryAdjointArgs& args_;
+  const CoefficientsBackwardArgs& c_;
+  int64_t t_;
+  TokenLogits logits_;
+  float* grad_logits_;
+  float of_rms_[kN] = {};
+};
+
+/// The sums of token lane() of the tile.
+template <int kN>
+__device__ __forceinline__ void load_dots(const BoundaryAdjointArgs& args,
+                                          const DotStorage<kN>& storage, float (&dot)[kN]) {
+  const auto& sums = storage.sum[lane()];
+  const int first = args.block_per_token ? 0 : lane() % kStreamWarps;
+#pragma unroll
+  for (int i = 0; i < kN; ++i) {
+    dot[i] = sums[first][i];
+    for (int warp = 1; args.block_per_token && warp < kStreamWarps; ++warp) {
+      dot[i] += sums[warp][i];
+    }
+  }
+}
+
+template <class Map, int kN>
+__global__ void __launch_bounds__(kMapThreads, 1)
+    boundary_adjoint_kernel(const __grid_constant__ BoundaryAdjointArgs args, int mix_count) {
+  auto& storage = shared<DotStorage<kN>>();
+  const int count = 2 * kN + mix_count;
+  double* partial = args.coefficients.partials + int64_t{blockIdx.x} * 2 * count;
+  bool is_first = true;
+  for (MapTiles tile(args.coefficients.tokens, args.tokens_per_tile); tile.exists();
+       tile.advance()) {
+    const int64_t t = tile.first + lane();
+    const bool has_token = tile.takes_map() && t < tile.end;
+    BoundaryTokenAdjoint<Map, kN> adjoint(args, mix_count, has_token ? t : tile.first);
+    if (tile.takes_map()) {
+      ParameterTerms<kN> terms;
+      if (has_token) adjoint.write_and_mix(terms);
+      add_to_partial<kN>(terms.alpha, count, is_first, partial);
+      add_to_partial<kN>(terms.bias, count, is_first, partial + count);
+      is_first = false;
+    } else if (args.grad_u.data) {
+      tile.for_tokens(args.block_per_token, [&](int64_t token, int rank, int threads) {
+        float dot[kN];
+        with_dtype(args.state.dtype, args.whole_vectors, [&](auto dtype, auto whole) {
+          dot_token<typename decltype(dtype)::type, kN, decltype(whole)::value>(args, token, rank,
+                                                                                threads, dot);
+        });
+#pragma unroll
+        for (int i = 0; i < kN; ++i) {
+          const float sum = warp_sum(dot[i]);
+          if (lane() == 0) storage.sum[token - tile.first][tile.warp][i] = sum;
+        }
+      });
+    }
+    block_barrier();
+    if (tile.takes_map()) {
+      ReadTerms<kN> terms;
+      if (has_token) {
+        float dot[kN] = {};
+        if (args.grad_u.data) load_dots(args, storage, dot);
+        adjoint.read_and_statistic(dot, terms);
+      }
+      add_to_partial<kN>(terms.alpha, kN, false, partial);
+      add_to_partial<kN>(terms.bias, kN, false, partial + count);
+    }
+    block_barrier();
+  }
+}
+
+/// Calls f(std::integral_constant<int, kN>{}) for n = 1 to 4.
+template <class F>
+Status dispatch_boundary_streams(int n, const F& f) {
+  if (n == 1) return f(std::integral_constant<int, 1>{});
+  if (n == 2) return f(std::integral_constant<int, 2>{});
+  if (n == 3) return f(std::integral_constant<int, 3>{});
+  return f(std::integral_constant<int, 4>{});
+}
+
+template <class Map>
+Status boundary_read(const BoundaryReadArgs& args, const BoundaryPlan& plan, Stream stream) {
+  const CoefficientSettings& s = args.coefficients.settings;
+  return dispatch_boundary_streams(s.n_streams, [&](auto streams) {
+    return launch(boundary_read_kernel<Map, decltype(streams)::value>, plan.read, stream, args,
+                  mix_logit_count(s.map, s.map_settings, s.n_streams));
+  });
+}
+
+template <class Map>
+Status boundary_adjoint(const BoundaryAdjointArgs& args, const BoundaryPlan& plan, Stream stream) {
+  const CoefficientSettings& s = args.coefficients.settings;
+  return dispatch_boundary_streams(s.n_streams, [&](auto streams) {
+    return launch(boundary_adjoint_kernel<Map, decltype(streams)::value>, plan.adjoint, stream,
+                  args, mix_logit_count(s.map, s.map_settings, s.n_streams));
+  });
+}
+
+#define HYPERSTREAMS_INSTANTIATE_BOUNDARY(Map)                                              \
+  template Status boundary_read<Map>(const BoundaryReadArgs&, const BoundaryPlan&, Stream); \
+  template Status boundary_adjoint<Map>(const BoundaryAdjointArgs&, const BoundaryPlan&, Stream);
+
+}  // namespace hyperstreams::cuda
