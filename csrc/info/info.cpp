@@ -162,13 +162,33 @@ py::dict plan_coefficients(const Sizes& s) {
   return found;
 }
 
+/// For n (n + 2) logits.
+py::dict plan_project(const Sizes& s) {
+  const ProjectShape shape{s.tokens, s.n_streams, s.width, s.n_streams * (s.n_streams + 2),
+                           s.dtype};
+  const auto made = cuda::plan_project(shape, s.alignment);
+  const auto backward = cuda::plan_project_backward(shape, s.alignment);
+  py::dict found;
+  found["whole_vectors"] = made.whole_vectors;
+  found["split"] = static_cast<int>(made.split);
+  found["forward"] = launch(made.forward);
+  found["parts"] = made.parts;
+  found["workspace"] = made.workspace;
+  found["backward"] = launch(backward.walk);
+  found["tokens_per_part"] = backward.tokens_per_part;
+  found["partials"] = backward.parts;
+  found["backward_workspace"] = backward.workspace;
+  return found;
+}
+
 constexpr struct {
   const char* op;
   py::dict (*plan)(const Sizes& sizes);
 } kPlans[] = {{"read", plan_read},
               {"mix_write", plan_mix_write},
               {"expand", plan_expand},
-              {"coefficients", plan_coefficients}};
+              {"coefficients", plan_coefficients},
+              {"project", plan_project}};
 
 /// How the CUDA kernels of an op would be launched; needs no GPU.
 py::dict plan(const std::string& op, int64_t tokens, int n_streams, int64_t width,

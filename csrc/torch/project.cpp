@@ -1,9 +1,7 @@
 // Torch ops of project; the contract stands in hyperstreams/project.h.
 #include "hyperstreams/project.h"
 
-#include <tuple>
-
-#include "project_inputs.h"
+#include "project_tensors.h"
 
 namespace hyperstreams::torch_binding {
 namespace {
@@ -11,20 +9,10 @@ namespace {
 std::tuple<Tensor, Tensor> project(const Tensor& x, const Tensor& phi,
                                    const std::optional<Tensor>& norm_weight, double eps,
                                    int64_t eps_position) {
-  const char* op = "project";
-  const Streams streams(x, op);
-  const ProjectShape shape = shape_of(streams, phi, op);
-  const ScalarType type = coefficient_type(streams.dtype);
-  const auto weight = parameter(phi, shape.n_logits * shape.features(), type, op, "phi");
-  const auto norm = parameter(norm_weight, shape.features(), type, op, "norm_weight");
-  Tensor logits = new_empty(x, shape_with_tail(x, 2, {shape.n_logits}), type);
-  Tensor inv_rms = new_empty(x, shape_with_tail(x, 2, {}), type);
-  Tensor workspace = new_empty(x, {project_workspace(shape)}, type);
-  cpu::project_forward({shape, streams.view, weight->const_data_ptr(), data_or_null(norm), eps,
-                        eps_position_of(eps_position, op), logits.mutable_data_ptr(),
-                        inv_rms.mutable_data_ptr(), workspace.mutable_data_ptr()},
-                       parallel_for);
-  return {logits, inv_rms};
+  const ProjectInputs in(x, phi, norm_weight, eps, eps_position, "project");
+  ProjectResults results(in, x, project_workspace(in.shape));
+  cpu::project_forward(results.args(in), parallel_for);
+  return {results.logits, results.inv_rms};
 }
 
 std::tuple<Tensor, Tensor, Tensor> project_backward(const Tensor& grad_logits,
@@ -34,26 +22,11 @@ std::tuple<Tensor, Tensor, Tensor> project_backward(const Tensor& grad_logits,
                                                     const Tensor& inv_rms, double eps,
                                                     int64_t eps_position) {
   const char* op = "project_backward";
-  const Streams streams(x, op);
-  const ProjectShape shape = shape_of(streams, phi, op);
-  const ScalarType type = coefficient_type(streams.dtype);
-  const auto weight = parameter(phi, shape.n_logits * shape.features(), type, op, "phi");
-  const auto norm = parameter(norm_weight, shape.features(), type, op, "norm_weight");
-  const auto logits =
-      parameter(grad_logits, shape.tokens * shape.n_logits, type, op, "grad_logits");
-  const auto grad_inv = parameter(grad_inv_rms, shape.tokens, type, op, "grad_inv_rms");
-  const auto inv = parameter(inv_rms, shape.tokens, type, op, "inv_rms");
-  Tensor grad_x = new_empty_as(x);
-  Tensor grad_phi = new_empty_as(phi);
-  Tensor grad_norm = norm ? new_empty_as(*norm_weight) : new_empty(x, {0}, type);
-  Tensor workspace = new_empty(x, {project_backward_workspace(shape)}, type);
-  cpu::project_backward(
-      {shape, streams.view, weight->const_data_ptr(), data_or_null(norm), inv->const_data_ptr(),
-       logits->const_data_ptr(), grad_inv->const_data_ptr(), eps, eps_position_of(eps_position, op),
-       grad_x.mutable_data_ptr(), grad_phi.mutable_data_ptr(),
-       norm ? grad_norm.mutable_data_ptr() : nullptr, workspace.mutable_data_ptr()},
-      parallel_for);
-  return {grad_x, grad_phi, grad_norm};
+  const ProjectInputs in(x, phi, norm_weight, eps, eps_position, op);
+  ProjectGradients gradients(in, grad_logits, grad_inv_rms, x, phi, norm_weight, inv_rms,
+                             project_backward_workspace(in.shape), op);
+  cpu::project_backward(gradients.args(in), parallel_for);
+  return gradients.all();
 }
 
 }  // namespace

@@ -156,6 +156,109 @@ TEST(CudaPlan, CoefficientsFitTheirScratch) {
   }
 }
 
+/// Blocks cover tokens, logits and pieces once, and the pieces all channels, whatever the split.
+void check_project(const ProjectShape& shape, const ProjectPlan& plan) {
+  const bool direct = plan.split == ProjectSplit::kDirect;
+  for (const LaunchShape& launch : {plan.weights, plan.forward, plan.finish}) {
+    EXPECT_GE(launch.grid_x, 1);
+    EXPECT_LE(launch.grid_y, kMaxGridY);
+    EXPECT_EQ(launch.block_x * launch.block_y, 128);
+  }
+  EXPECT_EQ(plan.chunks, shape.n_streams * ((shape.width + 31) / 32));
+  EXPECT_GE(plan.pieces * 8, plan.chunks);
+  EXPECT_LT((plan.pieces - 1) * 8, plan.chunks);
+  EXPECT_GE(plan.parts * plan.pieces_per_part, plan.pieces);
+  EXPECT_LT((plan.parts - 1) * plan.pieces_per_part, plan.pieces);
+  // Parts end where segments do, or are pieces; no part is many segments but the one of all.
+  EXPECT_TRUE(plan.pieces_per_part == 1 || plan.pieces_per_part == plan.pieces_per_segment ||
+              plan.parts == 1);
+  EXPECT_LE((plan.pieces - 1) / plan.pieces_per_segment, 3);
+  EXPECT_EQ(plan.forward.grid_y, direct ? (plan.parts + 3) / 4 : plan.parts);
+  EXPECT_GE(plan.slabs * plan.tiles * 8, shape.n_logits);
+  EXPECT_LT((plan.slabs - 1) * plan.tiles * 8, shape.n_logits);
+  const int64_t per_block = direct ? 16 : shape.dtype == DType::kBFloat16 ? 128 : 64;
+  const int64_t token_blocks = plan.forward.grid_x / plan.slabs;
+  EXPECT_EQ(token_blocks * plan.slabs, plan.forward.grid_x);
+  EXPECT_GE(token_blocks * per_block, shape.tokens);
+  EXPECT_LT((token_blocks - 1) * per_block, shape.tokens);
+  const int64_t fragments = plan.pieces * 8 * plan.slabs * plan.tiles;
+  EXPECT_GE(plan.weights.grid_x * 4, fragments);
+  EXPECT_GE(plan.weight_floats, direct ? 0 : fragments * 3 * 32 * 4);
+  EXPECT_EQ(plan.weight_floats % 4, 0);
+  const int64_t sums = shape.tokens * (shape.n_logits + 1);
+  EXPECT_GE(plan.finish.grid_x * 128, sums);
+  EXPECT_EQ(plan.workspace, plan.weight_floats + plan.parts * sums);
+}
+
+/// Columns cover the channels and parts the tokens, once; the partial rows take at most 32 MiB, or
+/// are one.
+void check_project_backward(const ProjectShape& shape, const ProjectBackwardPlan& plan) {
+  check_limits(plan.walk);
+  check_limits(plan.finish);
+  const int64_t per_stream = plan.columns / shape.n_streams;
+  EXPECT_EQ(per_stream * shape.n_streams, plan.columns);
+  EXPECT_GE(per_stream * plan.channels, shape.width);
+  EXPECT_LT((per_stream - 1) * plan.channels, shape.width);
+  EXPECT_EQ(plan.channels * (shape.dtype == DType::kFloat32 ? 4 : 2), 128);
+  EXPECT_GE(plan.walk.grid_x * 4, plan.columns);
+  EXPECT_LT((plan.walk.grid_x - 1) * 4, plan.columns);
+  EXPECT_EQ(plan.tokens_per_part % 16, 0);
+  EXPECT_GE(plan.parts * plan.tokens_per_part, shape.tokens);
+  EXPECT_LT((plan.parts - 1) * plan.tokens_per_part, shape.tokens);
+  EXPECT_EQ(plan.walk.grid_y, plan.parts * plan.slabs);
+  EXPECT_GE(plan.slabs * plan.tiles * 8, shape.n_logits);
+  EXPECT_TRUE(plan.slabs == 1 || plan.tiles == 4);
+  EXPECT_GE(plan.finish.grid_x * 32, shape.n_streams * shape.width);
+  EXPECT_EQ(plan.workspace, plan.parts * shape.n_logits * plan.columns * plan.channels);
+  EXPECT_TRUE(plan.parts == 1 || plan.workspace * 4 <= (32 << 20));
+  if (plan.slabs > 1) {
+    EXPECT_GE(plan.grad_x.grid_x, 1);
+    EXPECT_GE(plan.grad_x.grid_x / plan.walk.grid_x * 32, shape.tokens);
+  }
+}
+
+TEST(CudaPlan, ProjectCoversEverythingOnce) {
+  std::mt19937_64 random(9);
+  for (int trial = 0; trial < 20000; ++trial) {
+    // Up to 2^28 tokens, 2^24 channels and all logits.
+    const ProjectShape shape{1 + static_cast<int64_t>(random() >> (36 + random() % 28)),
+                             1 + static_cast<int>(random() % kMaxStreams),
+                             1 + static_cast<int64_t>(random() >> (40 + random() % 24)),
+                             1 + static_cast<int64_t>(random() % 288), kDTypes[random() % 3]};
+    const int64_t alignment = int64_t{2} << random() % 4;
+    SCOPED_TRACE(::testing::Message()
+                 << "T=" << shape.tokens << " n=" << shape.n_streams << " C=" << shape.width
+                 << " K=" << shape.n_logits << " dtype=" << static_cast<int>(shape.dtype));
+    const ProjectPlan plan = plan_project(shape, alignment);
+    check_project(shape, plan);
+    const ProjectPlan masked = plan_project(shape, 1);
+    EXPECT_EQ(plan.workspace, masked.workspace);  // one scratch serves any alignment
+    EXPECT_EQ(plan.parts, masked.parts);
+    EXPECT_EQ(
+        plan.pieces_per_segment,
+        plan_project({1, shape.n_streams, shape.width, 1, shape.dtype}, 1).pieces_per_segment);
+    const ProjectBackwardPlan backward = plan_project_backward(shape, alignment);
+    check_project_backward(shape, backward);
+    const ProjectBackwardPlan other = plan_project_backward(shape, 1);
+    EXPECT_EQ(backward.workspace, other.workspace);
+    EXPECT_EQ(backward.parts, other.parts);
+    if (HasFailure()) return;
+  }
+}
+
+// From few tokens to many, and phi of more pieces than a grid has rows.
+TEST(CudaPlan, ProjectSplitsByTokens) {
+  const auto split = [](int64_t tokens, int64_t width) {
+    return plan_project({tokens, 4, width, 24, DType::kBFloat16}, 16).split;
+  };
+  EXPECT_EQ(split(1, 768), ProjectSplit::kDirect);
+  EXPECT_EQ(split(512, 768), ProjectSplit::kDirect);
+  EXPECT_EQ(split(513, 768), ProjectSplit::kPieces);
+  EXPECT_EQ(split(2049, 768), ProjectSplit::kSegments);
+  EXPECT_EQ(split(65537, 768), ProjectSplit::kWhole);
+  EXPECT_EQ(split(1, int64_t{1} << 24), ProjectSplit::kSegments);
+}
+
 TEST(CudaPlan, NoTokensNeedNoPartials) {
   EXPECT_EQ(plan_read(0, 64, DType::kFloat32, 16, true).backward.partials, 0);
   const MixWritePlan plan = plan_mix_write(0, 64, DType::kFloat32, 16, true);
@@ -163,6 +266,7 @@ TEST(CudaPlan, NoTokensNeedNoPartials) {
   EXPECT_EQ(plan.bias.parts, 0);
   EXPECT_EQ(plan_expand(0, 4, 64, DType::kFloat32, 16).sums.parts, 0);
   EXPECT_EQ(plan_coefficients(0, 5).partials, 0);
+  EXPECT_EQ(plan_project_backward({0, 4, 64, 24, DType::kFloat32}, 16).workspace, 0);
 }
 
 TEST(CudaPlan, PerTokenOrderDependsOnWidthAndDtypeAlone) {

@@ -100,7 +100,7 @@ enum class ProjectSplit : int { kDirect = 0, kPieces = 1, kSegments = 2, kWhole 
 struct ProjectPlan {
   bool whole_vectors;  // X, phi and norm_weight in 16-byte accesses
   ProjectSplit split;
-  int tiles;                   // of 8 logits that a block computes, 1 to 4
+  int tiles;                   // of 8 logits that a block computes, 1 to 4; 2 when not whole
   int64_t slabs;               // of so many logits
   int64_t chunks;              // of all streams
   int64_t pieces;              // the last padded
@@ -117,6 +117,24 @@ struct ProjectPlan {
 /// `alignment`: as above, of X, phi and norm_weight.
 ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment);
 ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment, ProjectSplit split);
+
+/// How `project`'s backward is launched. The channels of a stream come in columns of 128 bytes; a
+/// block owns 4 columns and a range of tokens.
+struct ProjectBackwardPlan {
+  bool whole_vectors;       // X, grad_x, phi and norm_weight in 16-byte accesses
+  int tiles;                // of 8 logits that a block computes, 1 to 4
+  int64_t slabs;            // of so many logits; more than one: grad_x and grad_phi apart
+  int channels;             // of a column
+  int64_t columns;          // of all streams
+  int64_t tokens_per_part;  // part p sums tokens [p, p + 1) * tokens_per_part
+  int64_t parts;            // rows [K, columns * channels] of scratch
+  LaunchShape walk;         // x: columns; y: parts of every slab
+  LaunchShape grad_x;       // when apart: columns, for every 32 tokens
+  LaunchShape finish;       // parts added: 32 channels x 8 logits
+  int64_t workspace;        // floats of scratch
+};
+
+ProjectBackwardPlan plan_project_backward(const ProjectShape& shape, int64_t alignment);
 
 /// What the launches of `boundary` depend on, beside alignment.
 struct BoundaryShape {

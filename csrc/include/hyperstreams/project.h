@@ -109,8 +109,10 @@ void project_backward(const ProjectBackwardArgs& args, ParallelFor parallel_for)
 namespace cuda {
 
 /// Queue project on the stream; float32, bfloat16 and float16 streams. Bytes as on the CPU, beside
-/// scratch. Sums are those of plan_project: the same bits in every batch.
+/// scratch. A token's sums have the order of plan_project: the same bits in every batch. Sums over
+/// tokens are taken within the ranges of plan_project_backward.
 Status project_forward(const ProjectArgs& args, Stream stream);
+Status project_backward(const ProjectBackwardArgs& args, Stream stream);
 
 }  // namespace cuda
 }  // namespace hyperstreams

@@ -214,7 +214,7 @@ struct Backward {
   Status queue_fragments() const {
     const ProjectBackwardArgs& p = *args.project;
     const int64_t streams = p.shape.n_streams, steps = (p.shape.n_logits + 15) / 16;
-    const int64_t blocks = plan.slabs * kGradientWarps;
+    const int64_t blocks = plan.slabs * kSlabWarps;
     return launch(gradient_fragments_kernel, plan.gradient_weights, stream,
                   GradientFragmentArgs{static_cast<const float*>(p.phi),
                                        static_cast<const float*>(p.norm_weight), p.shape.n_logits,

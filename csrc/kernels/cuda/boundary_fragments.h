@@ -5,8 +5,8 @@
 
 namespace hyperstreams::cuda {
 
-constexpr int kGradientThreads = 256;
-constexpr int kGradientWarps = kGradientThreads / kWarpThreads;
+constexpr int kSlabThreads = 256;
+constexpr int kSlabWarps = kSlabThreads / kWarpThreads;
 constexpr int kWarpChannels = 16;
 constexpr int kQuadChannels = 4;  // of a lane
 constexpr int kInnerLogits = 16;  // of one matrix instruction

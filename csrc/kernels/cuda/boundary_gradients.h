@@ -65,8 +65,8 @@ __device__ __forceinline__ uint32_t transpose(uint32_t pair) {
 /// thread's own sums of grad_phi, which are used in one place alone.
 template <int kPadded, int kMatrices>
 struct GradientStorage {
-  float sum[2][kGradientWarps][kGroupTokens][kPadded];
-  float4 phi[kMatrices][kGradientThreads];
+  float sum[2][kSlabWarps][kGroupTokens][kPadded];
+  float4 phi[kMatrices][kSlabThreads];
 };
 
 template <class S, int kN, int kTiles, bool kWhole>
@@ -80,7 +80,7 @@ class GradientWarp {
   __device__ __forceinline__ GradientWarp(const BoundaryGradientsArgs& args, Storage& storage)
       : args_(args), storage_(storage), g_(lane() / 4), q_(lane() % 4) {
     for (int k = 0; k < kN * kTiles; ++k) storage_.phi[k][threadIdx.x] = {0, 0, 0, 0};
-    block_ = int64_t{blockIdx.x} * kGradientWarps + threadIdx.x / kWarpThreads;
+    block_ = int64_t{blockIdx.x} * kSlabWarps + threadIdx.x / kWarpThreads;
     c_ = block_ * kWarpChannels + q_ * kQuadChannels;
   }
 
@@ -357,7 +357,7 @@ class GradientWarp {
 };
 
 template <class S, int kN, int kTiles, bool kWhole>
-__global__ void __launch_bounds__(kGradientThreads, 1)
+__global__ void __launch_bounds__(kSlabThreads, 1)
     boundary_gradients_kernel(const __grid_constant__ BoundaryGradientsArgs args) {
   using Warp = GradientWarp<S, kN, kTiles, kWhole>;
   auto& storage = *dynamic_shared<typename Warp::Storage>();
@@ -371,12 +371,12 @@ __global__ void __launch_bounds__(kGradientThreads, 1)
     work.group(first, storage.sum[buffer][threadIdx.x / kWarpThreads]);
     if (args.sums) {
       block_barrier();
-      for (int k = threadIdx.x; k < kGroupTokens * Warp::kSums; k += kGradientThreads) {
+      for (int k = threadIdx.x; k < kGroupTokens * Warp::kSums; k += kSlabThreads) {
         const int token = k / Warp::kSums, place = k % Warp::kSums;
         if (first + token >= end) continue;
         float sum = storage.sum[buffer][0][token][place];
 #pragma unroll
-        for (int warp = 1; warp < kGradientWarps; ++warp) {
+        for (int warp = 1; warp < kSlabWarps; ++warp) {
           sum += storage.sum[buffer][warp][token][place];
         }
         const int64_t row = int64_t{blockIdx.x} * args.state.tokens + first + token;

@@ -135,25 +135,30 @@ void finish_copies() {
 inline void multiply_add(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                          int line = __builtin_LINE()) {
   struct Fragments {
-    uint32_t a[4], b[2];
+    float a[4][2], b[2][2];
   } own;
-  std::memcpy(own.a, a, sizeof(a));
-  std::memcpy(own.b, b, sizeof(b));
+  const auto unpack = [](uint32_t pair, float (&to)[2]) {
+    to[0] = emulation::float_of(pair << 16);
+    to[1] = emulation::float_of(pair & 0xffff0000);
+  };
+  for (int word = 0; word < 4; ++word) unpack(a[word], own.a[word]);
+  for (int word = 0; word < 2; ++word) unpack(b[word], own.b[word]);
   const void* gathered[kWarpThreads];
   emulation::gather_warp(&own, sizeof(own), gathered, line);
-  const auto value = [](uint32_t pair, int half) {
-    return double{emulation::float_of(half ? pair & 0xffff0000 : pair << 16)};
+  const auto fragments = [&](int source) {
+    return static_cast<const Fragments*>(gathered[source]);
   };
   const int group = lane() / 4, quad = lane() % 4;
   double exact[4] = {sum[0], sum[1], sum[2], sum[3]};
-  for (int k = 0; k < 16; ++k) {
-    const int source = k % 8 / 2, upper = k / 8, half = k % 2;
-    const auto* row = static_cast<const Fragments*>(gathered[group * 4 + source]);
+  for (int source = 0; source < 4; ++source) {  // of columns of a and rows of b
+    const Fragments& row = *fragments(group * 4 + source);
     for (int column = 0; column < 2; ++column) {
-      const auto* other = static_cast<const Fragments*>(gathered[(2 * quad + column) * 4 + source]);
-      const double factor = value(other->b[upper], half);
-      exact[column] += value(row->a[2 * upper], half) * factor;
-      exact[2 + column] += value(row->a[2 * upper + 1], half) * factor;
+      const Fragments& other = *fragments((2 * quad + column) * 4 + source);
+      for (int k = 0; k < 4; ++k) {
+        const double factor = other.b[k / 2][k % 2];
+        exact[column] += row.a[k / 2 * 2][k % 2] * factor;
+        exact[2 + column] += row.a[k / 2 * 2 + 1][k % 2] * factor;
+      }
     }
   }
   for (int k = 0; k < 4; ++k) sum[k] = emulation::cut_to_float(exact[k]);

@@ -11,7 +11,7 @@
 
 namespace hyperstreams::cuda::emulation {
 
-constexpr size_t kSlotBytes = 32;
+constexpr size_t kSlotBytes = 48;
 
 struct Index {
   unsigned x = 0, y = 0, z = 0;

@@ -65,8 +65,9 @@ ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment, ProjectSp
                   direct ? ceil_div(plan.parts, kWarps) : plan.parts, kThreads, 1};
   const int64_t sums = shape.tokens * (shape.n_logits + 1);
   plan.finish = {ceil_div(sums, kThreads), 1, kThreads, 1};
-  // Three pieces of 8 channels in 16 bytes for every lane.
-  plan.weight_floats = direct ? 0 : fragments * 3 * 32 * 4;
+  // Enough for any tiles. Three pieces of 8 channels in 16 bytes for every lane.
+  const int64_t padded_tiles = ceil_div(tiles, kMaxTiles) * kMaxTiles;
+  plan.weight_floats = direct ? 0 : plan.pieces * kPieceChunks * padded_tiles * 3 * 32 * 4;
   plan.workspace = plan.weight_floats + plan.parts * sums;
   return plan;
 }
