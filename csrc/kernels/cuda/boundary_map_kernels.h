@@ -20,6 +20,7 @@
 #pragma once
 
 #include "boundary_kernels.h"
+#include "boundary_rows.h"
 #include "boundary_state.h"
 #include "coefficient_kernels.h"
 #include "dispatch.h"
@@ -93,47 +94,23 @@ __device__ __forceinline__ void add_logit_parts(const BoundaryReadArgs& args,
   }
 }
 
-template <class S, int kN, bool kWhole>
-__device__ __forceinline__ void read_token(const ReadArgs& args, int64_t t, int rank, int threads,
-                                           const float (&weight)[kN]) {
-  constexpr int kVector = Vector<S>::kSize;
-  const S* x = static_cast<const S*>(args.x.data) + t * args.x.token_stride;
-  S* u = static_cast<S*>(args.u) + t * args.width;
-  for (int64_t c = int64_t{rank} * kVector; c < args.width; c += int64_t{threads} * kVector) {
-    Vector<S> source[kN];
-#pragma unroll
-    for (int i = 0; i < kN; ++i) {
-      source[i] = load_vector<kWhole>(x + i * args.x.stream_stride + c, args.width - c);
-    }
-    float sum[kVector];
+/// u of one token, this thread's channels.
+template <int kN>
+__device__ __forceinline__ void read_token(const ReadArgs& args, bool whole, int64_t t, int rank,
+                                           int threads, const float (&weight)[kN]) {
+  for (int64_t c = int64_t{rank} * kRowChannels; c < args.width;
+       c += int64_t{threads} * kRowChannels) {
+    float row[kN][kRowChannels], sum[kRowChannels];
+    load_rows(args.dtype, whole, args.x.data, t * args.x.token_stride + c, args.x.stream_stride,
+              args.width - c, row);
 #pragma unroll
     for (int i = 0; i < kN; ++i) {
 #pragma unroll
-      for (int k = 0; k < kVector; ++k) {
-        const float value = to_float(source[i].element[k]);
-        sum[k] = i == 0 ? weight[i] * value : fmaf(weight[i], value, sum[k]);
+      for (int k = 0; k < kRowChannels; ++k) {
+        sum[k] = i == 0 ? weight[i] * row[i][k] : fmaf(weight[i], row[i][k], sum[k]);
       }
     }
-    store_floats<kWhole>(u + c, args.width - c, sum);
-  }
-}
-
-/// Calls f(TypeTag<S>{}, whole) in a branch that all threads take alike.
-template <class F>
-__device__ __forceinline__ void with_dtype(DType dtype, bool whole, const F& f) {
-  const auto with_whole = [&](auto tag) {
-    if (whole) {
-      f(tag, std::true_type{});
-    } else {
-      f(tag, std::false_type{});
-    }
-  };
-  if (dtype == DType::kFloat32) {
-    with_whole(TypeTag<float>{});
-  } else if (dtype == DType::kBFloat16) {
-    with_whole(TypeTag<BFloat16>{});
-  } else {
-    with_whole(TypeTag<Float16>{});
+    store_row(args.dtype, whole, args.u, t * args.width + c, args.width - c, sum);
   }
 }
 
@@ -169,36 +146,49 @@ __global__ void __launch_bounds__(kMapThreads, 1)
         float weight[kN];
 #pragma unroll
         for (int i = 0; i < kN; ++i) weight[i] = warp_shuffle(gate, i);
-        with_dtype(args.read.dtype, args.whole_vectors, [&](auto dtype, auto whole) {
-          read_token<typename decltype(dtype)::type, kN, decltype(whole)::value>(args.read, t, rank,
-                                                                                 threads, weight);
-        });
+        read_token(args.read, args.whole_vectors, t, rank, threads, weight);
       });
     }
   }
 }
 
 /// dot[i] = this thread's part of grad_u . X'[i] of token t.
-template <class S, int kN, bool kWhole>
+template <int kN>
 __device__ __forceinline__ void dot_token(const BoundaryAdjointArgs& args, int64_t t, int rank,
                                           int threads, float (&dot)[kN]) {
-  constexpr int kVector = Vector<S>::kSize;
-  const BoundaryWeights<kN> weights(args.state, t);
-  const S* grad_u = static_cast<const S*>(args.grad_u.data) + t * args.grad_u.token_stride;
-  const int64_t width = args.state.width;
+  const MixWriteArgs& state = args.state;
+  const bool whole = args.whole_vectors;
+  const BoundaryWeights<kN> weights(state, t);
 #pragma unroll
   for (int i = 0; i < kN; ++i) dot[i] = 0;
-  for (int64_t c = int64_t{rank} * kVector; c < width; c += int64_t{threads} * kVector) {
-    BoundaryState<S, kN, kVector, kWhole> state;
-    state.load(args.state, t, c);
-    const auto g = packed(load_vector<kWhole>(grad_u + c, width - c));
+  for (int64_t c = int64_t{rank} * kRowChannels; c < state.width;
+       c += int64_t{threads} * kRowChannels) {
+    const int64_t count = state.width - c;
+    float source[kN][kRowChannels], branch[1][kRowChannels] = {}, grad_u[1][kRowChannels];
+    load_rows(state.dtype, whole, state.x.data, t * state.x.token_stride + c,
+              state.x.stream_stride, count, source);
+    load_rows(state.dtype, whole, args.grad_u.data, t * args.grad_u.token_stride + c, 0, count,
+              grad_u);
+    if (state.y.data) {
+      load_rows(state.y_dtype, whole, state.y.data, t * state.y.token_stride + c, 0, count,
+                branch);
+      if (state.bias) {
+        float bias[1][kRowChannels];
+        load_rows(DType::kFloat32, whole, state.bias, c, 0, count, bias);
 #pragma unroll
-    for (int i = 0; i < kN; ++i) {
-      const auto x = state_stream<S, kN, kVector, kWhole>(args.state, state, weights, i);
-#pragma unroll
-      for (int k = 0; k < kVector; ++k) {
-        dot[i] = fmaf(g[k], x[k], dot[i]);
+        for (int k = 0; k < kRowChannels; ++k) branch[0][k] += bias[0][k];
       }
+    }
+#pragma unroll
+    for (int j = 0; j < kN; ++j) {
+      float x[kRowChannels];
+#pragma unroll
+      for (int k = 0; k < kRowChannels; ++k) {
+        x[k] = state_value(state, weights, j, branch[0][k], [&](int i) { return source[i][k]; });
+      }
+      if (state.y.data) round_row(state.dtype, x);
+#pragma unroll
+      for (int k = 0; k < kRowChannels; ++k) dot[j] = fmaf(grad_u[0][k], x[k], dot[j]);
     }
   }
 }
@@ -218,9 +208,10 @@ struct ReadTerms {
 template <class Map, int kN>
 class BoundaryTokenAdjoint {
  public:
+  /// of_rms: what the logits give to the inverse rms, kept from the first step to the second.
   __device__ __forceinline__ BoundaryTokenAdjoint(const BoundaryAdjointArgs& args, int mix_count,
-                                                  int64_t t)
-      : args_(args), c_(args.coefficients), t_(t), logits_(c_, kN, mix_count, t) {
+                                                  int64_t t, float (&of_rms)[kN])
+      : args_(args), c_(args.coefficients), t_(t), logits_(c_, kN, mix_count, t), of_rms_(of_rms) {
     grad_logits_ = static_cast<float*>(c_.grad_logits) + t * (2 * kN + mix_count);
   }
 
@@ -285,7 +276,7 @@ class BoundaryTokenAdjoint {
   int64_t t_;
   TokenLogits logits_;
   float* grad_logits_;
-  float of_rms_[kN] = {};
+  float (&of_rms_)[kN];
 };
 
 /// The sums of token lane() of the tile.
@@ -314,20 +305,19 @@ __global__ void __launch_bounds__(kMapThreads, 1)
        tile.advance()) {
     const int64_t t = tile.first + lane();
     const bool has_token = tile.takes_map() && t < tile.end;
-    BoundaryTokenAdjoint<Map, kN> adjoint(args, mix_count, has_token ? t : tile.first);
+    float of_rms[kN] = {};
     if (tile.takes_map()) {
       ParameterTerms<kN> terms;
-      if (has_token) adjoint.write_and_mix(terms);
+      if (has_token) {
+        BoundaryTokenAdjoint<Map, kN>(args, mix_count, t, of_rms).write_and_mix(terms);
+      }
       add_to_partial<kN>(terms.alpha, count, is_first, partial);
       add_to_partial<kN>(terms.bias, count, is_first, partial + count);
       is_first = false;
     } else if (args.grad_u.data) {
       tile.for_tokens(args.block_per_token, [&](int64_t token, int rank, int threads) {
         float dot[kN];
-        with_dtype(args.state.dtype, args.whole_vectors, [&](auto dtype, auto whole) {
-          dot_token<typename decltype(dtype)::type, kN, decltype(whole)::value>(args, token, rank,
-                                                                                threads, dot);
-        });
+        dot_token(args, token, rank, threads, dot);
 #pragma unroll
         for (int i = 0; i < kN; ++i) {
           const float sum = warp_sum(dot[i]);
@@ -341,7 +331,7 @@ __global__ void __launch_bounds__(kMapThreads, 1)
       if (has_token) {
         float dot[kN] = {};
         if (args.grad_u.data) load_dots(args, storage, dot);
-        adjoint.read_and_statistic(dot, terms);
+        BoundaryTokenAdjoint<Map, kN>(args, mix_count, t, of_rms).read_and_statistic(dot, terms);
       }
       add_to_partial<kN>(terms.alpha, kN, false, partial);
       add_to_partial<kN>(terms.bias, kN, false, partial + count);

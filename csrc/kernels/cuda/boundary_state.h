@@ -72,6 +72,21 @@ struct BoundaryWeights {
   }
 };
 
+/// X' of stream j at one channel, not yet rounded, from source(i) and y + bias.
+template <int kN, class Source>
+__device__ __forceinline__ float state_value(const MixWriteArgs& args,
+                                             const BoundaryWeights<kN>& weights, int j,
+                                             float branch, const Source& source) {
+  float sum = source(j);
+  if (!args.y.data) return sum;
+  if (args.h_res.data) {
+    sum = weights.mix[j * kN] * source(0);
+#pragma unroll
+    for (int i = 1; i < kN; ++i) sum = fmaf(weights.mix[j * kN + i], source(i), sum);
+  }
+  return fmaf(weights.post[j], branch, sum);
+}
+
 /// Stream j of X'.
 template <class S, int kN, int kVector, bool kWhole>
 __device__ __forceinline__ Packed<S, kVector> state_stream(
@@ -81,15 +96,8 @@ __device__ __forceinline__ Packed<S, kVector> state_stream(
   float sum[kVector];
 #pragma unroll
   for (int k = 0; k < kVector; ++k) {
-    sum[k] = state.source[j][k];
-    if (args.h_res.data) {
-      sum[k] = weights.mix[j * kN] * state.source[0][k];
-#pragma unroll
-      for (int i = 1; i < kN; ++i) {
-        sum[k] = fmaf(weights.mix[j * kN + i], state.source[i][k], sum[k]);
-      }
-    }
-    sum[k] = fmaf(weights.post[j], state.branch[k], sum[k]);
+    sum[k] = state_value(args, weights, j, state.branch[k],
+                         [&](int i) { return state.source[i][k]; });
   }
   return packed<S>(sum);
 }
