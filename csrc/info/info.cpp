@@ -181,14 +181,33 @@ py::dict plan_project(const Sizes& s) {
   return found;
 }
 
+/// For mixers of n n logits whose map keeps nothing.
+py::dict plan_boundary(const Sizes& s) {
+  const int64_t logits = s.n_streams * (s.n_streams + 2);
+  const auto made = cuda::plan_boundary(
+      {s.tokens, s.n_streams, s.width, s.dtype, logits, logits, false, 0}, s.alignment);
+  py::dict found;
+  found["fused"] = made.fused;
+  found["forward_workspace"] = made.forward.size;
+  found["backward_workspace"] = made.backward.size;
+  if (!made.fused) return found;
+  found["whole_vectors"] = made.whole_vectors;
+  found["forward"] = launch(made.write);
+  found["parts"] = made.parts;
+  found["read"] = launch(made.read);
+  found["adjoint"] = launch(made.adjoint);
+  found["backward"] = launch(made.gradients);
+  found["tokens_per_part"] = made.tokens_per_part;
+  found["partials"] = made.token_parts;
+  return found;
+}
+
 constexpr struct {
   const char* op;
   py::dict (*plan)(const Sizes& sizes);
-} kPlans[] = {{"read", plan_read},
-              {"mix_write", plan_mix_write},
-              {"expand", plan_expand},
-              {"coefficients", plan_coefficients},
-              {"project", plan_project}};
+} kPlans[] = {
+    {"read", plan_read},         {"mix_write", plan_mix_write},       {"expand", plan_expand},
+    {"boundary", plan_boundary}, {"coefficients", plan_coefficients}, {"project", plan_project}};
 
 /// How the CUDA kernels of an op would be launched; needs no GPU.
 py::dict plan(const std::string& op, int64_t tokens, int n_streams, int64_t width,

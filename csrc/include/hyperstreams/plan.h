@@ -190,6 +190,17 @@ struct BoundaryPlan {
   BoundaryBackwardScratch backward;
 };
 
+/// Where the scratch of the single ops begins when `boundary` runs op by op, in floats, and its
+/// size.
+struct BoundaryChainScratch {
+  int64_t state, gradient;  // X' and G, in the streams' dtype; the backward's, like all but two
+  int64_t project, map;     // both directions'
+  int64_t grad_pre, grad_logits, grad_rms, coefficients, write, bias, read;
+  int64_t size;
+};
+
+BoundaryChainScratch plan_boundary_chain(const BoundaryShape& shape, bool backward);
+
 /// `alignment`: of X, y, X', u, their gradients, phi, norm_weight and bias.
 BoundaryPlan plan_boundary(const BoundaryShape& shape, int64_t alignment);
 

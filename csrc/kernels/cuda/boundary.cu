@@ -15,6 +15,7 @@
 
 #include <algorithm>
 
+#include "boundary_chain.h"
 #include "boundary_kernels.h"
 #include "boundary_state.h"
 #include "dispatch.h"
@@ -131,6 +132,7 @@ Status boundary_forward(const BoundaryArgs& args, Stream stream) {
       boundary_shape(read.tokens, read.n_streams, read.width, read.dtype,
                      args.coefficients ? &args.coefficients->settings : nullptr);
   const BoundaryPlan plan = plan_boundary(shape, alignment_of(args, write));
+  if (!plan.fused) return boundary_chain_forward(args, shape, stream);
   const bool weights_given = !args.coefficients || read.h_pre.data != args.coefficients->h_pre;
   // Without a write, X' is there, and the first kernel is for its sums.
   Status status = queue_write(args, plan, write, weights_given, stream);

@@ -13,6 +13,7 @@
 // Deterministic: all sums have an order that the shape fixes; partial sums are added in order.
 #include <algorithm>
 
+#include "boundary_chain.h"
 #include "boundary_fragments.h"
 #include "boundary_kernels.h"
 #include "boundary_state.h"
@@ -149,6 +150,7 @@ struct Backward {
   MixWriteArgs state;
   StreamsView grad_out;
   void *grad_x, *grad_y;
+  BoundaryShape shape;
   BoundaryPlan plan;
   Stream stream;
 
@@ -166,9 +168,9 @@ struct Backward {
       grad_x = w.grad_x;
       grad_y = w.grad_y;
     }
-    plan = plan_boundary(boundary_shape(read.tokens, read.n_streams, read.width, read.dtype,
-                                        a.coefficients ? &a.coefficients->settings : nullptr),
-                         alignment());
+    shape = boundary_shape(read.tokens, read.n_streams, read.width, read.dtype,
+                           a.coefficients ? &a.coefficients->settings : nullptr);
+    plan = plan_boundary(shape, alignment());
   }
 
   int64_t alignment() const {
@@ -298,6 +300,7 @@ struct Backward {
   }
 
   Status queue() const {
+    if (!plan.fused) return boundary_chain_backward(args, shape, stream);
     Status status = Status::kOk;
     if (state.tokens > 0) {
       if (args.project) {

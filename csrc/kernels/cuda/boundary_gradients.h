@@ -196,7 +196,7 @@ class GradientWarp {
     load_row(args_.grad_u, t, grad_u);
 #pragma unroll
     for (int j = 0; j < kN; ++j) {
-      const auto stream = state_stream<S, kN, kQuadChannels, kWhole>(w, x, weights, j);
+      const auto stream = state_stream(w, x, weights, j);
       if (w.y.data) {
         load_row({static_cast<const S*>(args_.grad_out.data) + j * args_.grad_out.stream_stride,
                   args_.grad_out.token_stride},
@@ -245,10 +245,10 @@ class GradientWarp {
       for (int k = 0; k < kQuadChannels; ++k) {
         mixed[k] = gradient[i][k];
         if (!mixes) continue;
-        mixed[k] = weights.mix[i] * gradient[0][k];
+        mixed[k] = weights.mix(0, i) * gradient[0][k];
 #pragma unroll
         for (int j = 1; j < kN; ++j) {
-          mixed[k] = fmaf(weights.mix[j * kN + i], gradient[j][k], mixed[k]);
+          mixed[k] = fmaf(weights.mix(j, i), gradient[j][k], mixed[k]);
         }
 #pragma unroll
         for (int j = 0; j < kN; ++j) {
@@ -263,7 +263,7 @@ class GradientWarp {
     for (int j = 0; j < kN; ++j) {
 #pragma unroll
       for (int k = 0; k < kQuadChannels; ++k) {
-        grad_y[k] = fmaf(weights.post[j], gradient[j][k], grad_y[k]);
+        grad_y[k] = fmaf(weights.post(j), gradient[j][k], grad_y[k]);
         sum[kN * kN + j] = fmaf(gradient[j][k], x.branch[k], sum[kN * kN + j]);
       }
     }

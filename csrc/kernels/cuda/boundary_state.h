@@ -53,10 +53,11 @@ struct BoundaryState {
   }
 };
 
-/// h_res and h_post of one token in registers; those of the first for one that does not exist.
-template <int kN>
+/// h_res and h_post of one token; those of the first for one that does not exist. kHeld: in
+/// registers; else loaded where used.
+template <int kN, bool kHeld = true>
 struct BoundaryWeights {
-  float mix[kN * kN], post[kN];
+  float mix_[kN * kN], post_[kN];
 
   __device__ __forceinline__ BoundaryWeights(const MixWriteArgs& args, int64_t token) {
     const int64_t t = token < args.tokens ? token : 0;
@@ -64,40 +65,55 @@ struct BoundaryWeights {
     const float* h_post =
         static_cast<const float*>(args.h_post.data) + t * args.h_post.token_stride;
 #pragma unroll
-    for (int j = 0; j < kN; ++j) post[j] = h_post[j];
+    for (int j = 0; j < kN; ++j) post_[j] = h_post[j];
     if (!args.h_res.data) return;
     const float* h_res = static_cast<const float*>(args.h_res.data) + t * args.h_res.token_stride;
 #pragma unroll
-    for (int k = 0; k < kN * kN; ++k) mix[k] = h_res[k];
+    for (int k = 0; k < kN * kN; ++k) mix_[k] = h_res[k];
   }
+  __device__ __forceinline__ float mix(int j, int i) const { return mix_[j * kN + i]; }
+  __device__ __forceinline__ float post(int j) const { return post_[j]; }
+};
+
+template <int kN>
+struct BoundaryWeights<kN, false> {
+  const float *h_res, *h_post;
+
+  __device__ __forceinline__ BoundaryWeights(const MixWriteArgs& args, int64_t token) {
+    const int64_t t = token < args.tokens ? token : 0;
+    h_res = static_cast<const float*>(args.h_res.data) + t * args.h_res.token_stride;
+    h_post = static_cast<const float*>(args.h_post.data) + t * args.h_post.token_stride;
+  }
+  __device__ __forceinline__ float mix(int j, int i) const { return h_res[j * kN + i]; }
+  __device__ __forceinline__ float post(int j) const { return h_post[j]; }
 };
 
 /// X' of stream j at one channel, not yet rounded, from source(i) and y + bias.
-template <int kN, class Source>
+template <int kN, bool kHeld, class Source>
 __device__ __forceinline__ float state_value(const MixWriteArgs& args,
-                                             const BoundaryWeights<kN>& weights, int j,
+                                             const BoundaryWeights<kN, kHeld>& weights, int j,
                                              float branch, const Source& source) {
   float sum = source(j);
   if (!args.y.data) return sum;
   if (args.h_res.data) {
-    sum = weights.mix[j * kN] * source(0);
+    sum = weights.mix(j, 0) * source(0);
 #pragma unroll
-    for (int i = 1; i < kN; ++i) sum = fmaf(weights.mix[j * kN + i], source(i), sum);
+    for (int i = 1; i < kN; ++i) sum = fmaf(weights.mix(j, i), source(i), sum);
   }
-  return fmaf(weights.post[j], branch, sum);
+  return fmaf(weights.post(j), branch, sum);
 }
 
 /// Stream j of X'.
-template <class S, int kN, int kVector, bool kWhole>
+template <class S, int kN, int kVector, bool kWhole, bool kHeld>
 __device__ __forceinline__ Packed<S, kVector> state_stream(
     const MixWriteArgs& args, const BoundaryState<S, kN, kVector, kWhole>& state,
-    const BoundaryWeights<kN>& weights, int j) {
+    const BoundaryWeights<kN, kHeld>& weights, int j) {
   if (!args.y.data) return state.source[j];
   float sum[kVector];
 #pragma unroll
   for (int k = 0; k < kVector; ++k) {
-    sum[k] = state_value(args, weights, j, state.branch[k],
-                         [&](int i) { return state.source[i][k]; });
+    sum[k] =
+        state_value(args, weights, j, state.branch[k], [&](int i) { return state.source[i][k]; });
   }
   return packed<S>(sum);
 }

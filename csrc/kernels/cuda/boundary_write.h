@@ -18,6 +18,8 @@
 // nothing else. Bits of X' are mix_write's, of u read's.
 #pragma once
 
+#include <type_traits>
+
 #include "boundary_kernels.h"
 #include "boundary_state.h"
 #include "skinny_product.h"
@@ -58,30 +60,28 @@ __device__ __forceinline__ void write_part(const BoundaryWriteArgs& args, int64_
   args.sums[(blockIdx.y * rows + row) * (args.n_logits + 1) + place] = value;
 }
 
-/// The words of W for this lane, from fragments, or made of phi as it is.
+/// The words of W for this lane, from fragments, or made of phi as it is when piece 0 is asked for.
 template <int kTiles, bool kDirect, bool kWhole>
 struct WriteWeights {
   const BoundaryWriteArgs& args;
   int64_t chunk;
   ChunkPosition at;
-  uint4 words[kDirect ? kTiles : 1][kFloatPieces];
+  mutable uint4 words[kFloatPieces];
 
   __device__ __forceinline__ WriteWeights(const BoundaryWriteArgs& a, int64_t stream,
                                           int64_t chunk_of_stream)
-      : args(a), chunk(stream * a.chunks + chunk_of_stream), at(chunk, a.write.width) {
-    if constexpr (kDirect) {
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        float value[kLaneChannels];
-        load_weights<kWhole>(a.phi, a.norm_weight, a.n_logits, a.phi_streams, a.write.width,
-                             tile * kTileLogits + lane() / 4, at, value);
-        split_weights(value, words[tile]);
-      }
-    }
-  }
+      : args(a), chunk(stream * a.chunks + chunk_of_stream), at(chunk, a.write.width) {}
 
   __device__ __forceinline__ uint4 operator()(int tile, int piece) const {
-    if constexpr (kDirect) return words[tile][piece];
+    if constexpr (kDirect) {
+      if (piece == 0) {
+        float value[kLaneChannels];
+        load_weights<kWhole>(args.phi, args.norm_weight, args.n_logits, args.phi_streams,
+                             args.write.width, tile * kTileLogits + lane() / 4, at, value);
+        split_weights(value, words);
+      }
+      return words[piece];
+    }
     return args.weights[weight_fragment(chunk, kTiles, tile, piece) + lane()];
   }
 };
@@ -91,6 +91,8 @@ template <class S, int kN, int kTiles, bool kPerStream, bool kDirect, bool kWhol
 class WriteWarp {
  public:
   using Sizes = WriteSizes<kN, kTiles, kPerStream>;
+  // Other streams than bfloat16 are split, which takes the registers.
+  static constexpr bool kHeld = std::is_same_v<S, BFloat16> || kN < 3;
 
   __device__ __forceinline__ WriteWarp(const BoundaryWriteArgs& args, int64_t first)
       : args_(args),
@@ -126,7 +128,7 @@ class WriteWarp {
       ChunkOfTokens<S> x[1];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        x[0].row[r] = state_stream<S, kN, kLaneChannels, kWhole>(w, state[r], weights_[r], j);
+        x[0].row[r] = state_stream(w, state[r], weights_[r], j);
         const bool exists = token_[r] < w.tokens && left > 0;
         if (w.y.data && exists) {
           S* out = static_cast<S*>(w.x_out) + (token_[r] * kN + j) * w.width + c;
@@ -161,7 +163,7 @@ class WriteWarp {
 
   const BoundaryWriteArgs& args_;
   int64_t token_[2];
-  BoundaryWeights<kN> weights_[2];
+  BoundaryWeights<kN, kHeld> weights_[2];
   SkinnySums<1, Sizes::kSumTiles> sums_[Sizes::kSums];
 };
 

@@ -3,6 +3,7 @@
 
 #include "arithmetic.h"
 #include "hyperstreams/plan.h"
+#include "layout.h"
 #include "rows.h"
 
 namespace hyperstreams::cuda {
@@ -34,20 +35,6 @@ constexpr int64_t kFragmentFloats = 3 * kWarp * 4;
 /// Logits in 8s that the kernels for this n take.
 int64_t most_tiles(int n_streams) { return n_streams == 4 ? 4 : n_streams == 3 ? 2 : 1; }
 
-/// Hands out scratch, every part on a 16-byte boundary.
-class Layout {
- public:
-  int64_t take(int64_t floats) {
-    const int64_t at = size_;
-    size_ += ceil_div(floats, 4) * 4;
-    return at;
-  }
-  int64_t size() const { return size_; }
-
- private:
-  int64_t size_ = 0;
-};
-
 /// Blocks of the maps' kernels: a tile each at first, with scratch for every map thread.
 LaunchShape map_launch(int64_t tiles, int64_t most, int64_t map_scratch) {
   if (map_scratch > 0) {
@@ -74,7 +61,7 @@ void plan_forward(const BoundaryShape& s, BoundaryPlan& plan) {
   // Room for the fragments where any alignment needs them: offsets do not depend on it.
   const bool may_need_fragments =
       s.logits > 0 && s.width % 8 == 0 && (s.per_stream || s.tokens > kDirectTokens);
-  Layout layout;
+  ScratchLayout layout;
   plan.forward.weights = layout.take(may_need_fragments ? fragments * kFragmentFloats : 0);
   plan.forward.sums = layout.take(s.logits == 0 ? 0 : plan.parts * rows * (s.logits + 1));
   plan.forward.map = layout.take(plan.read.grid_x * kWarp * s.map_scratch);
@@ -102,7 +89,7 @@ void plan_backward(const BoundaryShape& s, BoundaryPlan& plan) {
   plan.sums = {ceil_div(s.tokens, plan.tokens_per_sum), 1, kThreads, 1};
   plan.phi = {ceil_div(features, kWarp), 1, static_cast<int>(kWarp), kWarps};
   const int64_t sums = n * n + 2 * n;
-  Layout layout;
+  ScratchLayout layout;
   plan.backward.weights = layout.take(fragments * kFragmentFloats);
   plan.backward.grad_logits = layout.take(rows * s.logits);
   plan.backward.factors = layout.take(s.logits == 0 ? 0 : rows);
@@ -132,7 +119,11 @@ BoundaryPlan plan_boundary(const BoundaryShape& s, int64_t alignment) {
   BoundaryPlan plan = {};
   const int64_t tiles = ceil_div(s.logits, 8);
   plan.fused = s.n_streams <= kMaxFusedStreams && tiles <= most_tiles(s.n_streams);
-  if (!plan.fused) return plan;
+  if (!plan.fused) {
+    plan.forward.size = plan_boundary_chain(s, false).size;
+    plan.backward.size = plan_boundary_chain(s, true).size;
+    return plan;
+  }
   plan.whole_vectors = alignment >= 16 && s.width % 8 == 0;
   plan.per_stream = s.per_stream;
   plan.tiles = static_cast<int>(s.per_stream                     ? 1
