@@ -75,30 +75,26 @@ __global__ void __launch_bounds__(kProjectThreads)
   }
 }
 
-/// A lane's walk over the chunks of its tokens; those beyond the last token are the last.
+/// A lane's walk over the chunks of its tokens.
 template <class S, int kGroups>
 struct TokenWalk {
-  const S* at[kGroups][2];  // the stream
-  int64_t c, streams_left;
+  const S* stream;  // of the lane's first token
+  int64_t c;        // the lane's first channel of the chunk
+  int streams_left, tokens_left;
 
   __device__ __forceinline__ TokenWalk(const ProjectArgs& args, int64_t first, int64_t chunk) {
     const ChunkPosition position(chunk, args.shape.width);
-    const int64_t last = args.shape.tokens - 1;
+    const int64_t t = first + lane() / 4;
+    constexpr int kTokens = kGroups * kGroupTokens;
+    tokens_left =
+        static_cast<int>(args.shape.tokens - t < kTokens ? args.shape.tokens - t : kTokens);
+    streams_left = args.shape.n_streams - static_cast<int>(position.stream);
     c = position.c + lane() % 4 * kLaneChannels;
-    streams_left = args.shape.n_streams - position.stream;
-#pragma unroll
-    for (int group = 0; group < kGroups; ++group) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int64_t t = first + group * kGroupTokens + lane() / 4 + 8 * r;
-        at[group][r] = static_cast<const S*>(args.x.data) +
-                       (t < last ? t : last) * args.x.token_stride +
-                       position.stream * args.x.stream_stride;
-      }
-    }
+    stream = static_cast<const S*>(args.x.data) + t * args.x.token_stride +
+             position.stream * args.x.stream_stride;
   }
 
-  /// Loads the chunk and goes to the next; beyond the last stream come zeros.
+  /// Loads the chunk and goes to the next; zeros beyond the last token and the last stream.
   template <bool kWhole>
   __device__ __forceinline__ void load(const ProjectArgs& args, ChunkOfTokens<S> (&x)[kGroups]) {
     const int64_t width = streams_left > 0 ? args.shape.width : 0;
@@ -106,19 +102,17 @@ struct TokenWalk {
     for (int group = 0; group < kGroups; ++group) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        x[group].row[r] = packed(load_channels<kWhole>(at[group][r], c, width));
+        const int token = group * kGroupTokens + 8 * r;
+        x[group].row[r] = load_packed<kWhole, kLaneChannels>(
+            stream + token * args.x.token_stride + c, token < tokens_left ? width - c : 0);
       }
     }
     c += kChunk;
-    // The next stream begins where this lane's first channel of a stream does.
+    // A lane's channels may end before the chunk does.
     if (c - lane() % 4 * kLaneChannels < args.shape.width) return;
     c = lane() % 4 * kLaneChannels;
     --streams_left;
-#pragma unroll
-    for (int group = 0; group < kGroups; ++group) {
-      at[group][0] += args.x.stream_stride;
-      at[group][1] += args.x.stream_stride;
-    }
+    stream += args.x.stream_stride;
   }
 };
 
@@ -137,19 +131,20 @@ __global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
   using Storage = StageStorage<S, kTiles>;
   auto& storage = shared<Storage>();
   const ProjectShape& shape = args.shape;
-  const int64_t slab = blockIdx.x % work.slabs, part = blockIdx.y;
-  const int64_t first = (blockIdx.x / work.slabs * kProjectWarps + threadIdx.x / kWarpThreads) *
-                        (kGroups * kGroupTokens);
-  const int64_t begin = part * work.pieces_per_part;
-  const int64_t end =
-      begin + work.pieces_per_part < work.pieces ? begin + work.pieces_per_part : work.pieces;
+  const int64_t begin = blockIdx.y * work.pieces_per_part;
+  const int pieces = static_cast<int>(
+      work.pieces - begin < work.pieces_per_part ? work.pieces - begin : work.pieces_per_part);
+  const auto first_token = [&](unsigned block) {
+    const int64_t warp =
+        block / static_cast<unsigned>(work.slabs) * kProjectWarps + threadIdx.x / kWarpThreads;
+    return warp * (kGroups * kGroupTokens);
+  };
 
   // The slab's stages lie one after the other.
-  const uint4* from = work.weights +
-                      (slab * work.pieces * kPieceStages + begin * kPieceStages) * Storage::kWords +
-                      threadIdx.x;
-  int64_t to_copy = (end - begin) * kPieceStages;
-  int now = 0, next = 0;  // buffers
+  const uint4* from =
+      work.weights + threadIdx.x +
+      (blockIdx.x % work.slabs * work.pieces + begin) * (kPieceStages * Storage::kWords);
+  int to_copy = pieces * kPieceStages, now = 0, next = 0;  // now, next: buffers
   const auto copy_stage = [&] {
     if (to_copy > 0) {
       uint4* to = storage.weight[next] + threadIdx.x;
@@ -164,37 +159,43 @@ __global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
     next = next == kStages - 1 ? 0 : next + 1;
   };
 
-  TokenWalk<S, kGroups> walk(args, first, begin * kPieceChunks);
+  TokenWalk<S, kGroups> walk(args, first_token(blockIdx.x), begin * kPieceChunks);
   ChunkOfTokens<S> x[kChunks][kGroups];
   SkinnySums<kGroups, kTiles> sums;
-  bool written = false;
   for (int k = 0; k < kStages - 1; ++k) copy_stage();
 #pragma unroll
   for (int k = 0; k < kChunks; ++k) walk.template load<kWhole>(args, x[k]);
+  bool written = false;
+  int segment_left = static_cast<int>(work.pieces_per_segment);
 #pragma unroll 1
-  for (int64_t stage = begin * kPieceStages; stage < end * kPieceStages; ++stage) {
-    finish_copies<kStages - 2>();
-    block_barrier();  // the stage has come, and all are done with the one before
-    const uint4* buffer = storage.weight[now];
-    now = now == kStages - 1 ? 0 : now + 1;
-    copy_stage();
+  for (int piece = 0; piece < pieces; ++piece) {
+#pragma unroll 1
+    for (int stage = 0; stage < kPieceStages; ++stage) {
+      finish_copies<kStages - 2>();
+      block_barrier();  // the stage has come, and all are done with the one before
+      const uint4* buffer = storage.weight[now] + lane();
+      now = now == kStages - 1 ? 0 : now + 1;
+      copy_stage();
 #pragma unroll
-    for (int k = 0; k < kChunks; ++k) {
-      const uint4* weight = buffer + weight_fragment(k, kTiles, 0, 0) + lane();
-      sums.add_chunk(x[k], [&](int tile, int piece) {
-        return weight[weight_fragment(0, kTiles, tile, piece)];
-      });
-      walk.template load<kWhole>(args, x[k]);
+      for (int k = 0; k < kChunks; ++k) {
+        ChunkOfTokens<S> chunk[kGroups];
+#pragma unroll
+        for (int group = 0; group < kGroups; ++group) chunk[group] = x[k][group];
+        walk.template load<kWhole>(args, x[k]);
+        sums.add_chunk(
+            chunk, [&](int tile, int p) { return buffer[weight_fragment(k, kTiles, tile, p)]; });
+      }
     }
-    if ((stage + 1) % kPieceStages != 0) continue;
     sums.finish_piece();
-    const int64_t pieces = (stage + 1) / kPieceStages;
-    if (pieces % work.pieces_per_segment != 0 && pieces != end) continue;
-    const int64_t from = opaque(first);
+    if (--segment_left > 0 && piece + 1 < pieces) continue;
+    segment_left = static_cast<int>(work.pieces_per_segment);
+    const unsigned block = opaque(blockIdx.x);
+    const int64_t first = first_token(block);
+    const int64_t slab = block % static_cast<unsigned>(work.slabs);
     sums.take([&](int token, int logit, float value) {
-      const int64_t t = from + token, k = slab * kTiles * kTileLogits + logit;
+      const int64_t t = first + token, k = slab * kTiles * kTileLogits + logit;
       if (t >= shape.tokens || k >= shape.n_logits || (logit < 0 && slab > 0)) return;
-      float* sum = work.sum(shape, part, t, logit < 0 ? shape.n_logits : k);
+      float* sum = work.sum(shape, blockIdx.y, t, logit < 0 ? shape.n_logits : k);
       *sum = written ? *sum + value : value;
     });
     written = true;

@@ -64,9 +64,7 @@ struct ColumnOfX {
       const int64_t t = first + lane() % 4 * kLaneTokens + i;
       const S* row = static_cast<const S*>(args.x.data) + t * args.x.token_stride +
                      stream * args.x.stream_stride + c;
-      Vector<S> vector{};
-      if (t < end && left > 0) vector = load_vector<kWhole>(row, left);
-      x.token[i] = packed(vector);
+      x.token[i] = load_packed<kWhole, kVector>(row, t < end ? left : 0);
     }
   }
 

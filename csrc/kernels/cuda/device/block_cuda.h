@@ -23,6 +23,19 @@ __device__ __forceinline__ Word* aligned(S* pointer) {
   return reinterpret_cast<Word*>(pointer);
 }
 
+/// One access to global memory. Plain assignment is taken apart by the compiler where the words are
+/// made of smaller elements.
+__device__ __forceinline__ void store_words(uint4* to, uint4 words) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
+               "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+               : "memory");
+}
+__device__ __forceinline__ void store_words(uint2* to, uint2 words) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(words.x),
+               "r"(words.y)
+               : "memory");
+}
+
 /// The same value, of which the compiler knows nothing: what is computed from it stays where it
 /// is, instead of in registers from before a loop on.
 __device__ __forceinline__ int64_t opaque(int64_t value) {
@@ -30,7 +43,7 @@ __device__ __forceinline__ int64_t opaque(int64_t value) {
   return value;
 }
 __device__ __forceinline__ uint32_t opaque(uint32_t value) {
-  asm volatile("" : "+r"(value));
+  asm("" : "+r"(value));
   return value;
 }
 

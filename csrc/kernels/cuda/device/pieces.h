@@ -122,4 +122,26 @@ __device__ __forceinline__ void split(const Packed<S, kCount>& x,
   }
 }
 
+/// load_vector straight into words; zeros where `count` is not positive.
+template <bool kWhole, int kCount, class S>
+__device__ __forceinline__ Packed<S, kCount> load_packed(const S* from, int64_t count) {
+  if constexpr (kWhole) {
+    static_assert(Packed<S, kCount>::kWords % 4 == 0, "16-byte accesses");
+    Packed<S, kCount> words{};
+    if (count > 0) {
+#pragma unroll
+      for (int w = 0; w < Packed<S, kCount>::kWords; w += 4) {
+        const uint4 loaded = aligned<const uint4>(from)[w / 4];
+        words.word[w] = opaque(loaded.x);
+        words.word[w + 1] = opaque(loaded.y);
+        words.word[w + 2] = opaque(loaded.z);
+        words.word[w + 3] = opaque(loaded.w);
+      }
+    }
+    return words;
+  } else {
+    return packed(load_vector<false, kCount>(from, count));
+  }
+}
+
 }  // namespace hyperstreams::cuda

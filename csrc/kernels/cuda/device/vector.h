@@ -51,7 +51,7 @@ __device__ __forceinline__ Vector<S> load_vector(const S* from, int64_t count) {
   return load_vector<kWhole, Vector<S>::kSize>(from, count);
 }
 
-/// Writes the vector, or its first `count` elements, as load_vector reads it.
+/// Writes the vector, or its first `count` elements, as load_vector reads it; to global memory.
 template <bool kWhole, class S, int kCount>
 __device__ __forceinline__ void store_vector(S* to, int64_t count,
                                              const Vector<S, kCount>& vector) {
@@ -60,7 +60,9 @@ __device__ __forceinline__ void store_vector(S* to, int64_t count,
     typename Words::Word words[Words::kWords];
     memcpy(words, &vector, sizeof(words));
 #pragma unroll
-    for (int k = 0; k < Words::kWords; ++k) aligned<typename Words::Word>(to)[k] = words[k];
+    for (int k = 0; k < Words::kWords; ++k) {
+      store_words(aligned<typename Words::Word>(to) + k, words[k]);
+    }
   } else {
 #pragma unroll
     for (int k = 0; k < kCount; ++k) {

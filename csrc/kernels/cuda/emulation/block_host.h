@@ -50,6 +50,11 @@ Word* aligned(S* pointer) {
   return reinterpret_cast<Word*>(pointer);
 }
 
+template <class Word>
+void store_words(Word* to, const Word& words) {
+  *to = words;
+}
+
 template <class T>
 T opaque(T value) {
   return value;
