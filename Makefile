@@ -72,7 +72,7 @@ smoke: build  ## the demo in a minute: four models, a few steps each
 lint: setup  ## ruff, mypy, clang-format, whitespace: the hooks of .pre-commit-config.yaml on every file
 	pre-commit run --all-files --show-diff-on-failure
 
-cuda: build  ## compile the CUDA library without a GPU (a register spill is an error) and try it
+cuda: build  ## compile the CUDA library without a GPU (spilled registers and stack above its limit are errors) and try it
 	$(CONFIGURE) --preset cuda -DHYPERSTREAMS_CUDA_ARCHS="$(CUDA_ARCHS)"
 	cmake --build build/cuda --target _C_cuda --parallel $(JOBS)
 	OMP_NUM_THREADS=1 python -m pytest tests/python/cuda tests/python/packaging/test_libraries.py -k "cuda"

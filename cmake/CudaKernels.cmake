@@ -1,7 +1,8 @@
 # _C_cuda: CUDA kernels (nvcc, no torch) and their bindings (host compiler, stable ABI). No GPU and no
 # CUDA torch are needed to build it. HYPERSTREAMS_CUDA: ON, OFF, or AUTO, which builds it with nvcc for a
 # CUDA torch. Sets HYPERSTREAMS_CUDA_TOOLKIT and HYPERSTREAMS_CUDA_BUILT_ARCHS, empty when not built.
-set(HYPERSTREAMS_CUDA_SPILLS WARN CACHE STRING "What a register spill in a CUDA kernel is: WARN or ERROR")
+set(HYPERSTREAMS_CUDA_SPILLS WARN CACHE STRING
+  "What a register spill, or stack above its limit, in a CUDA kernel is: WARN or ERROR")
 set_property(CACHE HYPERSTREAMS_CUDA_SPILLS PROPERTY STRINGS WARN ERROR)
 option(HYPERSTREAMS_CUDA_LINEINFO "Source lines for profilers; puts absolute paths into the library" OFF)
 set(HYPERSTREAMS_CUDA_TOOLKIT "")
@@ -65,9 +66,15 @@ target_compile_options(hyperstreams_cuda PRIVATE -fmad=false
 if(HYPERSTREAMS_CUDA_SPILLS STREQUAL "ERROR")
   target_compile_options(hyperstreams_cuda PRIVATE -Xptxas=-Werror)
 endif()
-# nvcc's output is a table of registers, shared memory and spills: kept in cuda_resources/, one file a source.
+# nvcc's output is a table of registers, shared memory, stack and spills: kept in cuda_resources/, one file
+# a source, and checked against the limits.
+find_package(Python COMPONENTS Interpreter REQUIRED)
+set(_resources "${CMAKE_CURRENT_SOURCE_DIR}/_build/cuda_resources.py")
+set(_limits "${CMAKE_CURRENT_SOURCE_DIR}/csrc/kernels/cuda/stack_limits.txt")
 set_property(TARGET hyperstreams_cuda PROPERTY RULE_LAUNCH_COMPILE
-  "${CMAKE_COMMAND} -E env sh ${CMAKE_CURRENT_LIST_DIR}/keep-ptxas-table.sh ${CMAKE_CURRENT_BINARY_DIR}/cuda_resources")
+  "${Python_EXECUTABLE} ${_resources} --folder ${CMAKE_CURRENT_BINARY_DIR}/cuda_resources --limits ${_limits} \
+$<$<STREQUAL:${HYPERSTREAMS_CUDA_SPILLS},ERROR>:--error> --")
+set_property(SOURCE ${HYPERSTREAMS_CUDA_OP_SOURCES} APPEND PROPERTY OBJECT_DEPENDS "${_resources};${_limits}")
 
 file(GLOB _binding_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/torch/cuda/*.cpp")
 add_library(_C_cuda MODULE ${_binding_sources})

@@ -90,6 +90,7 @@ py::dict launch(const cuda::LaunchShape& shape) {
   py::dict found;
   found["grid"] = py::make_tuple(shape.grid_x, shape.grid_y);
   found["block"] = py::make_tuple(shape.block_x, shape.block_y);
+  found["shared_bytes"] = shape.shared_bytes;
   return found;
 }
 
@@ -152,12 +153,15 @@ py::dict plan_expand(const Sizes& s) {
   return found;
 }
 
-/// For a map without scratch.
+/// For the free map.
 py::dict plan_coefficients(const Sizes& s) {
-  const auto made = cuda::plan_coefficients(s.tokens, 0);
+  CoefficientSettings settings = {};
+  settings.n_streams = s.n_streams;
+  settings.map = MapKind::kFree;
+  const auto made = cuda::plan_coefficients(s.tokens, settings);
   py::dict found;
-  found["forward"] = launch(made.forward);
-  found["backward"] = launch(made.backward);
+  found["forward"] = launch(made.forward.launch);
+  found["backward"] = launch(made.backward.launch);
   found["partials"] = made.partials;
   return found;
 }
@@ -181,11 +185,13 @@ py::dict plan_project(const Sizes& s) {
   return found;
 }
 
-/// For mixers of n n logits whose map keeps nothing.
+/// For the free map.
 py::dict plan_boundary(const Sizes& s) {
-  const int64_t logits = s.n_streams * (s.n_streams + 2);
+  CoefficientSettings settings = {};
+  settings.n_streams = s.n_streams;
+  settings.map = MapKind::kFree;
   const auto made = cuda::plan_boundary(
-      {s.tokens, s.n_streams, s.width, s.dtype, logits, logits, false, 0}, s.alignment);
+      cuda::boundary_shape(s.tokens, s.n_streams, s.width, s.dtype, &settings), s.alignment);
   py::dict found;
   found["fused"] = made.fused;
   found["forward_workspace"] = made.forward.size;

@@ -11,24 +11,20 @@ namespace {
 
 namespace cases = hyperstreams::testing;
 
-CoefficientsPlan plan_of(const CoefficientSettings& s, int64_t tokens) {
-  return plan_coefficients(tokens, mix_scratch_size(s.map, s.map_settings, s.n_streams));
-}
-
 /// Runs the kernels on the problem's inputs into its outputs; returns all results.
 std::vector<float> run(cases::Problem<float>& p, bool has_rms = true) {
-  const CoefficientsPlan plan = plan_of(p.s, p.tokens);
-  Guarded<float> scratch(plan.scratch);
+  const CoefficientsPlan plan = plan_coefficients(p.tokens, p.s);
+  Guarded<float> forward_scratch(plan.forward.scratch), scratch(plan.backward.scratch);
   Guarded<double> partials(plan.partials * 2 * p.logit_count);
   const RowsView logits{p.logits.data(), p.logit_stride};
   const RowsView rms = has_rms ? RowsView{p.inv_rms.data(), p.rms_stride} : RowsView{nullptr, 0};
   const RowsView of_pre{p.grad.data(), p.grad_stride}, of_post{p.grad.data() + p.n, p.grad_stride};
   const RowsView of_res{p.grad.data() + 2 * p.n, p.grad_stride};
-  EXPECT_EQ(
-      coefficients_forward({p.tokens, p.dtype, p.s, logits, rms, p.alpha.data(), p.bias.data(),
-                            p.h_pre.data(), p.h_post.data(), p.h_res.data(), scratch.data()},
-                           nullptr),
-      Status::kOk);
+  EXPECT_EQ(coefficients_forward(
+                {p.tokens, p.dtype, p.s, logits, rms, p.alpha.data(), p.bias.data(), p.h_pre.data(),
+                 p.h_post.data(), p.h_res.data(), forward_scratch.data()},
+                nullptr),
+            Status::kOk);
   EXPECT_EQ(coefficients_backward(
                 {p.tokens, p.dtype, p.s, of_pre, of_post, of_res, logits, rms, p.alpha.data(),
                  p.bias.data(), p.grad_logits.data(), has_rms ? p.grad_inv_rms.data() : nullptr,
@@ -37,7 +33,7 @@ std::vector<float> run(cases::Problem<float>& p, bool has_rms = true) {
             Status::kOk);
   EXPECT_TRUE(p.h_pre.intact() && p.h_post.intact() && p.h_res.intact() && p.grad_logits.intact() &&
               p.grad_inv_rms.intact() && p.grad_alpha.intact() && p.grad_bias.intact() &&
-              partials.intact() && scratch.intact());
+              partials.intact() && forward_scratch.intact() && scratch.intact());
   return p.results();
 }
 
@@ -63,16 +59,37 @@ void check_case(const CoefficientSettings& s, int64_t tokens, double scale = 2) 
 
 TEST(CudaCoefficients, EqualTheDefinitionForEveryMapAndStreamCount) {
   for (int n = 1; n <= kMaxStreams; ++n) {
-    const std::vector<int> variants = n <= 5 ? std::vector<int>{0, 1, 2} : std::vector<int>{n % 3};
+    const bool every = n <= 5 || n == 8;
+    const std::vector<int> variants = every ? std::vector<int>{0, 1, 2} : std::vector<int>{n % 3};
     for (const CoefficientSettings& s : cases::all_settings({n}, variants)) check_case(s, 2);
+  }
+}
+
+TEST(CudaCoefficients, EqualTheDefinitionForOtherFactorisations) {
+  const std::pair<int, MapSettings> factorisations[] = {
+      {4, {{0, 4}, {}}}, {8, {{1, 2, 2, 2}, {}}}, {8, {{0, 2, 4}, {}}}, {16, {{1, 4, 4}, {}}}};
+  for (const auto& [n, factors] : factorisations) {
+    check_case(cases::settings(n, MapKind::kKronecker, factors, 1), 3);
   }
 }
 
 // A warp that is not full; several blocks.
 TEST(CudaCoefficients, SumsOverEverySplit) {
-  for (const CoefficientSettings& s : cases::all_settings({4, 5})) {
+  for (const CoefficientSettings& s : cases::all_settings({1, 2, 3, 4, 5, 8})) {
     check_case(s, 0);
     check_case(s, s.n_streams == 4 ? 70 : 37);
+  }
+}
+
+// What Sinkhorn keeps is in shared memory, or in scratch.
+TEST(CudaCoefficients, RoundsBeyondSharedMemory) {
+  for (const int n : {2, 4, 5, 8}) {
+    for (const int rounds : {3, 400}) {
+      const CoefficientSettings s =
+          cases::settings(n, MapKind::kSinkhorn, {{rounds, 0, 0, 1}, {0, 1}}, 0);
+      EXPECT_EQ(plan_coefficients(37, s).backward.scratch > 0, rounds == 400);
+      check_case(s, 37);
+    }
   }
 }
 
@@ -80,7 +97,7 @@ TEST(CudaCoefficients, SumsOverEverySplit) {
 TEST(CudaCoefficients, BlocksWalk) {
   const CoefficientSettings s = cases::all_settings({1}).front();
   const int64_t tokens = 33000;
-  ASSERT_LT(plan_of(s, tokens).backward.grid_x * 32, tokens);
+  ASSERT_LT(plan_coefficients(tokens, s).backward.launch.grid_x * 32, tokens);
   cases::Problem<float> p(s, tokens);
   run(p);
   cases::Problem<double> exact(s, tokens);
@@ -91,17 +108,23 @@ TEST(CudaCoefficients, BlocksWalk) {
 
 // Logits at which the linear scalings of sinkhorn leave their range.
 TEST(CudaCoefficients, LargeLogitsTakeTheLogDomain) {
-  for (const CoefficientSettings& s : cases::all_settings({2, 4, 6})) {
+  for (const CoefficientSettings& s : cases::all_settings({1, 2, 3, 4, 6, 8, 16})) {
     if (s.map != MapKind::kSinkhorn || s.mix.kind != ActivationKind::kNone) continue;
-    cases::Problem<float> p(s, 5, 300);
-    run(p);
-    for (const float h : p.h_res.copy()) EXPECT_TRUE(std::isfinite(h));
+    SCOPED_TRACE(cases::name(s));
+    cases::Problem<float> p(s, 5, 300), on_cpu(s, 5, 300);
+    const std::vector<float> out = run(p);
     cases::check_forward(p, 3e-3);
+    on_cpu.run(hyperstreams::testing::serial);
+    const std::vector<float> expected = on_cpu.results();
+    for (size_t k = 0; k < out.size(); ++k) {
+      ASSERT_TRUE(std::isfinite(out[k])) << k;
+      ASSERT_NEAR(out[k], expected[k], 2e-3 * (1 + std::abs(expected[k]))) << k;
+    }
   }
 }
 
 TEST(CudaCoefficients, InverseRmsMayBeAbsent) {
-  for (const CoefficientSettings& s : cases::all_settings({3})) {
+  for (const CoefficientSettings& s : cases::all_settings({3, 8})) {
     cases::Problem<float> with(s, 3), without(s, 3);
     for (float& v : with.inv_rms) v = 1;
     run(with);
@@ -114,7 +137,7 @@ TEST(CudaCoefficients, InverseRmsMayBeAbsent) {
 }
 
 TEST(CudaCoefficients, TokensDoNotDependOnTheBatch) {
-  for (const CoefficientSettings& s : cases::all_settings({4})) {
+  for (const CoefficientSettings& s : cases::all_settings({4, 6, 8})) {
     cases::Problem<float> many(s, 41), few(s, 3);
     run(many);
     run(few);

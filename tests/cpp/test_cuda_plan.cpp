@@ -134,24 +134,46 @@ TEST(CudaPlan, CoversEverythingOnceForRandomShapes) {
   }
 }
 
+CoefficientSettings map_settings(int n, MapKind map, const MapSettings& settings = {}) {
+  CoefficientSettings s = {};
+  s.n_streams = n;
+  s.map = map;
+  s.map_settings = settings;
+  return s;
+}
+
+void check_pass(int64_t tokens, const MapSpace& space, const CoefficientsPass& pass) {
+  check_limits(pass.launch);
+  EXPECT_EQ(pass.launch.block_x * pass.launch.block_y, 32);
+  EXPECT_LT((pass.launch.grid_x - 1) * 32, tokens);
+  // Every number has one place.
+  const int64_t threads = pass.launch.grid_x * 32;
+  EXPECT_EQ(pass.arrays, space.arrays);
+  EXPECT_EQ(pass.launch.shared_bytes / 128 * threads + pass.scratch,
+            (int64_t{space.arrays} + space.kept) * threads);
+  EXPECT_TRUE(!pass.keeps_in_shared || pass.scratch == 0);
+  EXPECT_LE(pass.launch.shared_bytes, 96 << 10);
+  EXPECT_TRUE(pass.launch.grid_x == 1 || pass.scratch * 4 <= (64 << 20));
+}
+
 // Blocks walk in strides of the grid, so any positive grid covers the tokens; none is beyond them.
-TEST(CudaPlan, CoefficientsFitTheirScratch) {
+TEST(CudaPlan, CoefficientsFitTheirMemory) {
   std::mt19937_64 random(8);
   for (int trial = 0; trial < 20000; ++trial) {
     const int64_t tokens = 1 + static_cast<int64_t>(random() >> (28 + random() % 36));
-    const int64_t scratch = static_cast<int64_t>(random() >> (38 + random() % 26)) - 1;
-    SCOPED_TRACE(::testing::Message() << "T=" << tokens << " scratch=" << scratch);
-    const CoefficientsPlan plan = plan_coefficients(tokens, scratch < 0 ? 0 : scratch);
-    for (const LaunchShape& launch : {plan.forward, plan.backward}) {
-      check_limits(launch);
-      EXPECT_EQ(launch.block_x, 32);
-      EXPECT_LT((launch.grid_x - 1) * 32, tokens);
-    }
-    EXPECT_LE(plan.backward.grid_x, plan.forward.grid_x);
-    EXPECT_EQ(plan.partials, plan.backward.grid_x);
+    const int n = 1 + static_cast<int>(random() % kMaxStreams);
+    const int rounds = 1 + static_cast<int>(random() % 1000000 >> random() % 20);
+    const MapKind kind = random() % 3 == 0 ? MapKind::kCirculant : MapKind::kSinkhorn;
+    const CoefficientSettings s = map_settings(n, kind, {{rounds}, {0, 1}});
+    SCOPED_TRACE(::testing::Message() << "T=" << tokens << " n=" << n << " rounds=" << rounds);
+    const CoefficientsPlan plan = plan_coefficients(tokens, s);
+    check_pass(tokens, mix_forward_space(kind, s.map_settings, n), plan.forward);
+    MapSpace backward = mix_backward_space(kind, s.map_settings, n);
+    if (n > 4) backward.arrays += n;
+    check_pass(tokens, backward, plan.backward);
+    EXPECT_LE(plan.backward.launch.grid_x, plan.forward.launch.grid_x);
+    EXPECT_EQ(plan.partials, plan.backward.launch.grid_x);
     EXPECT_LE(plan.partials, 1024);
-    EXPECT_EQ(plan.scratch, plan.forward.grid_x * 32 * (scratch < 0 ? 0 : scratch));
-    EXPECT_TRUE(plan.forward.grid_x == 1 || plan.scratch * 4 <= (64 << 20));
     if (HasFailure()) return;
   }
 }
@@ -259,13 +281,36 @@ TEST(CudaPlan, ProjectSplitsByTokens) {
   EXPECT_EQ(split(1, int64_t{1} << 24), ProjectSplit::kSegments);
 }
 
+TEST(CudaPlan, CoefficientsTakeNoScratchTheyDoNotUse) {
+  const MapSettings sinkhorn = {{20}, {0, 1}}, one_factor = {{0, 4}, {}};
+  for (int n = 1; n <= kMaxStreams; ++n) {
+    EXPECT_EQ(plan_coefficients(999, map_settings(n, MapKind::kSinkhorn, sinkhorn)).forward.scratch,
+              0);
+    const CoefficientsPlan free = plan_coefficients(999, map_settings(n, MapKind::kFree));
+    EXPECT_EQ(free.forward.scratch + free.backward.scratch + free.forward.launch.shared_bytes, 0);
+  }
+  const CoefficientsPlan four =
+      plan_coefficients(999, map_settings(4, MapKind::kSinkhorn, sinkhorn));
+  EXPECT_EQ(four.forward.launch.shared_bytes, 0);
+  EXPECT_EQ(four.backward.launch.shared_bytes, (4 + 2 * 4 * 20) * 128);
+  const CoefficientsPlan kron =
+      plan_coefficients(999, map_settings(4, MapKind::kKronecker, one_factor));
+  EXPECT_EQ(kron.forward.launch.shared_bytes + kron.backward.launch.shared_bytes, 0);
+  EXPECT_EQ(kron.forward.scratch + kron.backward.scratch, 0);
+  // More rounds than shared memory holds.
+  const MapSettings long_run = {{200}, {0, 1}};
+  const CoefficientsPlan many =
+      plan_coefficients(999, map_settings(4, MapKind::kSinkhorn, long_run));
+  EXPECT_EQ(many.backward.scratch, many.backward.launch.grid_x * 32 * (4 + 2 * 4 * 200));
+}
+
 TEST(CudaPlan, NoTokensNeedNoPartials) {
   EXPECT_EQ(plan_read(0, 64, DType::kFloat32, 16, true).backward.partials, 0);
   const MixWritePlan plan = plan_mix_write(0, 64, DType::kFloat32, 16, true);
   EXPECT_EQ(plan.backward.partials, 0);
   EXPECT_EQ(plan.bias.parts, 0);
   EXPECT_EQ(plan_expand(0, 4, 64, DType::kFloat32, 16).sums.parts, 0);
-  EXPECT_EQ(plan_coefficients(0, 5).partials, 0);
+  EXPECT_EQ(plan_coefficients(0, map_settings(4, MapKind::kFree)).partials, 0);
   EXPECT_EQ(plan_project_backward({0, 4, 64, 24, DType::kFloat32}, 16).workspace, 0);
 }
 

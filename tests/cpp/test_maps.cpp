@@ -16,7 +16,7 @@ namespace {
 template <class Map, int kN, class T>
 void run(const MapSettings& s, int n, const std::vector<T>& logits, const std::vector<T>& grad_h,
          Guarded<T>& h, Guarded<T>& grad) {
-  Guarded<T> scratch(Map::scratch_size(s, n));
+  Guarded<T> scratch(Map::backward_space(s, n).kept);
   Map::template forward<kN, T>(s, n, logits.data(), h.data(), scratch.data());
   Map::template backward<kN, T>(s, n, logits.data(), grad_h.data(), grad.data(), scratch.data());
   EXPECT_TRUE(scratch.intact());
@@ -127,11 +127,13 @@ template <class T>
 bool linear_is_good(const MapSettings& settings, int n, const Values& logits) {
   using maps::Sinkhorn;
   const auto s = Sinkhorn::Settings::from<T>(settings);
-  std::vector<T> history(Sinkhorn::scratch_size(settings, n));
-  Sinkhorn::Start<T, 16> m;
-  Sinkhorn::start<0>(s, n, std::vector<T>(logits.begin(), logits.end()).data(), m.view());
-  maps::LinearScaling::forward<0, false>(s.rounds, n, m.kernel, m.r, m.c, history.data());
-  return Sinkhorn::good_lanes<0>(n, m.in_range, m.r, m.c) > 0;
+  std::vector<T> kernel(n * n), r(n), c(n), values(logits.begin(), logits.end());
+  T* const none = nullptr;
+  const T in_range = Sinkhorn::start<0, T>(s, n, values.data(), kernel.data(), r.data(), c.data());
+  const maps::Arrays<T, T*> arrays(none);
+  maps::LinearScaling::forward<0, false, T>(s.rounds, n, kernel.data(), r.data(), c.data(), arrays,
+                                            none);
+  return Sinkhorn::good_lanes<0>(n, in_range, r.data(), c.data()) > 0;
 }
 
 TEST(Sinkhorn, UsesTheLogDomainWhereLinearScalingsLeaveTheRange) {

@@ -44,8 +44,9 @@ struct CoefficientSettings {
 /// Number of mixer logits of a map for n streams; -1 where the map does not exist.
 int mix_logit_count(MapKind map, const MapSettings& settings, int n_streams);
 
-/// Numbers that a map keeps for one token beside its logits and matrix.
-int64_t mix_scratch_size(MapKind map, const MapSettings& settings, int n_streams);
+/// What the CUDA kernels give a map; up to maps::kMaxRegisterStreams arrays are in registers.
+MapSpace mix_forward_space(MapKind map, const MapSettings& settings, int n_streams);
+MapSpace mix_backward_space(MapKind map, const MapSettings& settings, int n_streams);
 
 /// Largest number of logits: n = kMaxStreams with n*n mixer logits.
 constexpr int kMaxLogits = 2 * kMaxStreams + kMaxStreams * kMaxStreams;
@@ -61,7 +62,7 @@ struct CoefficientsArgs {
   void* h_pre;        // out [tokens, n]
   void* h_post;       // out [tokens, n]
   void* h_res;        // out [tokens, n, n]; none for the identity
-  // Scratch, on CUDA alone: plan_coefficients(...).scratch elements.
+  // Scratch, on CUDA alone: plan_coefficients(...).forward.scratch elements.
   void* scratch = nullptr;
 };
 
@@ -81,7 +82,8 @@ struct CoefficientsBackwardArgs {
   void* grad_alpha;    // out [2 + mix_groups]
   void* grad_bias;     // out [K]
   // Scratch. On the CPU partials are [token_partitions(tokens), 2 + mix_groups + K] and `scratch`
-  // is unused; on CUDA [plan_coefficients(...).partials, 2, K] and plan_coefficients(...).scratch.
+  // is unused; on CUDA [plan_coefficients(...).partials, 2, K] and
+  // plan_coefficients(...).backward.scratch elements.
   double* partials;
   void* scratch = nullptr;
   // The forward's outputs, or none: the CPU takes act's values from them, which is faster than from

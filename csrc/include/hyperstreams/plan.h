@@ -79,16 +79,23 @@ struct ExpandPlan {
 ExpandPlan plan_expand(int64_t tokens, int n_streams, int64_t width, DType dtype,
                        int64_t alignment);
 
-/// How `coefficients` is launched: a block is one warp, a thread owns a token, and blocks walk in
-/// strides of the grid.
-struct CoefficientsPlan {
-  LaunchShape forward, backward;
-  int64_t partials;  // rows of scratch for sums over tokens, one per block of backward
-  int64_t scratch;   // floats that the map's own scratch takes
+/// One pass of `coefficients`: a block is one warp, a thread owns a token, and blocks walk in
+/// strides of the grid. Dynamic shared memory holds `arrays`, then `kept` when it fits, numbers
+/// (mix_forward_space, mix_backward_space) of every thread.
+struct CoefficientsPass {
+  LaunchShape launch;
+  int arrays;  // numbers per thread in front of those kept
+  bool keeps_in_shared;
+  int64_t scratch;  // floats in all, when what is kept does not fit
 };
 
-/// `scratch_per_token`: mix_scratch_size of the map.
-CoefficientsPlan plan_coefficients(int64_t tokens, int64_t scratch_per_token);
+/// How `coefficients` is launched.
+struct CoefficientsPlan {
+  CoefficientsPass forward, backward;
+  int64_t partials;  // rows of scratch for sums over tokens, one per block of backward
+};
+
+CoefficientsPlan plan_coefficients(int64_t tokens, const CoefficientSettings& settings);
 
 /// What a block of project's forward sums, from few tokens to many: every warp a piece of the
 /// channels, reading phi as it is; a piece; a segment; all channels.
@@ -145,7 +152,8 @@ struct BoundaryShape {
   int64_t logits;        // of a token or, per stream, a stream; 0: no controller
   int64_t coefficients;  // logits of a token
   bool per_stream;
-  int64_t map_scratch;  // floats that the map keeps for one token
+  int64_t map_forward, map_backward;  // floats that the map keeps for one token
+  CoefficientsPlan single;            // of coefficients by itself
 };
 
 /// `next`: the next site's coefficients, or null.

@@ -32,15 +32,49 @@ int mix_logit_count(MapKind map, const MapSettings& settings, int n_streams) {
   return -1;
 }
 
-int64_t mix_scratch_size(MapKind map, const MapSettings& settings, int n_streams) {
+namespace {
+
+/// Calls f(Map{}) for the map of this kind; the identity needs nothing.
+template <class F>
+MapSpace space_of(MapKind map, int n_streams, const F& f) {
+  MapSpace space = {0, 0};
   switch (map) {
+    case MapKind::kIdentity:
+      break;
+    case MapKind::kFree:
+      space = f(maps::Free{});
+      break;
     case MapKind::kSinkhorn:
-      return maps::Sinkhorn::scratch_size(settings, n_streams);
+      space = f(maps::Sinkhorn{});
+      break;
+    case MapKind::kPermutation:
+      space = f(maps::Permutation{});
+      break;
     case MapKind::kKronecker:
-      return maps::Kronecker::scratch_size(settings, n_streams);
-    default:
-      return 0;
+      // Where n is a constant up to 5, it keeps nothing.
+      if (n_streams > maps::kMaxRegisterStreams) space = f(maps::Kronecker{});
+      break;
+    case MapKind::kSpectral:
+      space = f(maps::Spectral{});
+      break;
+    case MapKind::kCirculant:
+      space = f(maps::Circulant{});
+      break;
   }
+  if (n_streams <= maps::kMaxRegisterStreams) space.arrays = 0;
+  return space;
+}
+
+}  // namespace
+
+MapSpace mix_forward_space(MapKind map, const MapSettings& settings, int n_streams) {
+  return space_of(map, n_streams,
+                  [&](auto m) { return decltype(m)::forward_space(settings, n_streams); });
+}
+
+MapSpace mix_backward_space(MapKind map, const MapSettings& settings, int n_streams) {
+  return space_of(map, n_streams,
+                  [&](auto m) { return decltype(m)::backward_space(settings, n_streams); });
 }
 
 }  // namespace hyperstreams

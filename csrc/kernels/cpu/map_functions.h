@@ -24,7 +24,7 @@ template <class Map, int kN, class T>
 MapFunctions<T> make_map_functions(const MapSettings& settings, int n) {
   using lanes_t = Lanes<T>;
   MapFunctions<T> functions;
-  functions.scratch_size = Map::scratch_size(settings, n);
+  functions.scratch_size = Map::backward_space(settings, n).kept;
   functions.forward = [](const MapSettings& s, int streams, const lanes_t* logits, lanes_t* h_res,
                          lanes_t* scratch) {
     Map::template forward<kN, lanes_t>(s, streams, logits, h_res, scratch);

@@ -65,12 +65,6 @@ struct MapTiles {
   }
 };
 
-/// A map thread's part of the launch's scratch.
-__device__ __forceinline__ StridedScratch map_scratch(void* scratch) {
-  const int64_t thread = int64_t{blockIdx.x} * kWarpThreads + lane();
-  return {static_cast<float*>(scratch) + thread, int64_t{gridDim.x} * kWarpThreads};
-}
-
 /// Logits and inverse rms of the tile's rows from their parts; every warp takes rows.
 __device__ __forceinline__ void add_logit_parts(const BoundaryReadArgs& args,
                                                 const MapTiles& tile) {
@@ -137,7 +131,7 @@ __global__ void __launch_bounds__(kMapThreads, 1)
         });
         Map::template forward<kN, float>(c.settings.map_settings, kN, mix,
                                          static_cast<float*>(c.h_res) + t * kN * kN,
-                                         map_scratch(c.scratch));
+                                         thread_scratch(c.scratch));
       }
     } else if (args.read.u) {
       tile.for_tokens(args.block_per_token, [&](int64_t t, int rank, int threads) {
@@ -229,7 +223,7 @@ class BoundaryTokenAdjoint {
       const float* grad_res =
           static_cast<const float*>(c_.grad_h_res.data) + t_ * c_.grad_h_res.token_stride;
       Map::template backward<kN, float>(c_.settings.map_settings, kN, mix, grad_res, grad_mix,
-                                        map_scratch(c_.scratch));
+                                        thread_scratch(c_.scratch));
       logits_.template for_mix<kN>([&](int k, int m, const ActivationSettings& a, int group) {
         logit(k, grad_mix[m], a, group, terms);
       });
@@ -256,18 +250,13 @@ class BoundaryTokenAdjoint {
   template <class Terms>
   __device__ __forceinline__ void logit(int k, float grad, const ActivationSettings& a, int group,
                                         Terms& terms) {
-    const ActivatedLogit logit = logits_.activate(k, a, group);
-    const float of_value = grad * static_cast<float>(a.factor);
-    const float sloped = of_value * activation_slope(a.kind, logit.acted);
-    terms.bias[k] = a.outside ? of_value : sloped;
-    terms.alpha[k] = terms.bias[k] * (a.outside ? logit.acted : logit.z);
-    const float of_z = sloped * logits_.alpha[group];
-    const int place = logits_.place(k);
-    grad_logits_[place] = of_z * logits_.rms(k);
-    const float of_this_rms = of_z * logits_.row[place];
+    const LogitAdjoint to = logit_adjoint(logits_, k, grad, a, group);
+    terms.alpha[k] = to.alpha;
+    terms.bias[k] = to.bias;
+    grad_logits_[logits_.place(k)] = to.logit;
 #pragma unroll
     for (int i = 0; i < kN; ++i) {
-      if (i == (c_.settings.per_stream ? k % kN : 0)) of_rms_[i] += of_this_rms;
+      if (i == (c_.settings.per_stream ? k % kN : 0)) of_rms_[i] += to.rms;
     }
   }
 

@@ -10,7 +10,7 @@
 // the product. Blocks: x along the tokens, y along parts of the channels, 8 pieces each. A block is
 // 8 groups of 16 tokens or, for few tokens, one group whose pieces go to 8 warps and meet in shared
 // memory.
-//   (2n + 1) C elements (C more for u), n n + n floats and K + 1 floats per part and token; W is
+//   (2n + 1) C elements (C more for u, for which X' is read again while it is near), n n + n floats and K + 1 floats per part and token; W is
 //   read once per block, as fragments or, with few tokens, as it lies in memory.
 //
 // Deterministic: a sum runs over the chunks of a piece, streams inside; pieces are added in
@@ -122,7 +122,6 @@ class WriteWarp {
     BoundaryState<S, kN, kLaneChannels, kWhole> state[2];
     state[0].load(w, token_[0], c);
     state[1].load(w, token_[1], c);
-    float u[2][kLaneChannels];
 #pragma unroll
     for (int j = 0; j < kN; ++j) {
       ChunkOfTokens<S> x[1];
@@ -134,14 +133,6 @@ class WriteWarp {
           S* out = static_cast<S*>(w.x_out) + (token_[r] * kN + j) * w.width + c;
           store_packed<kWhole>(out, left, x[0].row[r]);
         }
-        if (args_.read.u) {
-          const float weight = exists ? read_weight(token_[r], j) : 0;
-#pragma unroll
-          for (int k = 0; k < kLaneChannels; ++k) {
-            const float value = x[0].row[r][k];
-            u[r][k] = j == 0 ? weight * value : fmaf(weight, value, u[r][k]);
-          }
-        }
       }
       if (args_.n_logits > 0) {
         const WriteWeights<Sizes::kSumTiles, kDirect, kWhole> weight(args_, kPerStream ? 0 : j,
@@ -149,16 +140,30 @@ class WriteWarp {
         sums_[kPerStream ? j : 0].add_chunk(x, weight);
       }
     }
-    if (!args_.read.u) return;
+    if (!args_.read.u || left <= 0) return;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      if (token_[r] >= w.tokens || left <= 0) continue;
-      store_floats<kWhole>(static_cast<S*>(args_.read.u) + token_[r] * w.width + c, left, u[r]);
+      if (token_[r] < w.tokens) read(token_[r], c, left);
     }
   }
 
-  __device__ __forceinline__ float read_weight(int64_t t, int j) const {
-    return static_cast<const float*>(args_.read.h_pre.data)[t * args_.read.h_pre.token_stride + j];
+  /// u at this lane's channels, from X' as it has just been stored by this thread.
+  __device__ __forceinline__ void read(int64_t t, int64_t c, int64_t left) const {
+    const ReadArgs& args = args_.read;
+    const S* x = static_cast<const S*>(args.x.data) + t * args.x.token_stride + c;
+    const float* weights =
+        static_cast<const float*>(args.h_pre.data) + t * args.h_pre.token_stride;
+    float u[kLaneChannels];
+#pragma unroll
+    for (int j = 0; j < kN; ++j) {
+      float value[kLaneChannels];
+      load_floats<kWhole>(x + j * args.x.stream_stride, left, value);
+#pragma unroll
+      for (int k = 0; k < kLaneChannels; ++k) {
+        u[k] = j == 0 ? weights[j] * value[k] : fmaf(weights[j], value[k], u[k]);
+      }
+    }
+    store_floats<kWhole>(static_cast<S*>(args.u) + t * args.width + c, left, u);
   }
 
   const BoundaryWriteArgs& args_;

@@ -1,11 +1,26 @@
 // The kernels of coefficients by map: one source file for each, map_<name>.cu.
 #pragma once
 
+#include <type_traits>
+
 #include "device/device.h"
 #include "hyperstreams/coefficients.h"
+#include "hyperstreams/maps/free.h"
+#include "hyperstreams/maps/identity.h"
 #include "hyperstreams/plan.h"
 
 namespace hyperstreams::cuda {
+
+/// Maps that exist for few n compile each of them.
+template <class Map>
+constexpr int kMaxStaticStreams = Map::kMaxStaticStreams;
+template <>
+constexpr int kMaxStaticStreams<maps::Free> = 0;
+template <>
+constexpr int kMaxStaticStreams<maps::Identity> = 0;
+
+template <class Map>
+constexpr bool kHasMix = !std::is_same_v<Map, maps::Identity>;
 
 /// Queue the kernel of settings.map = Map for at least one token.
 template <class Map>

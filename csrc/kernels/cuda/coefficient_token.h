@@ -1,29 +1,18 @@
 // The activation stage of one token, forward and adjoint, and what its logits are scaled with.
 #pragma once
 
+#include "coefficient_scratch.h"
 #include "device/device.h"
 #include "hyperstreams/coefficients.h"
 #include "hyperstreams/maps/permutation.h"
 
 namespace hyperstreams::cuda {
 
-/// Array sizes of a kernel for n = kN; kN = 0: n is known at run time only.
+/// Array sizes of a kernel that holds a token in registers.
 template <int kN>
 struct CoefficientSizes {
-  static constexpr int kStreams = kN ? kN : kMaxStreams;
-  static constexpr int kPermutations = kN <= maps::kMaxPermutationStreams ? maps::factorial(kN) : 0;
-  static constexpr int kMix =
-      kPermutations > kStreams* kStreams ? kPermutations : kStreams * kStreams;
-  static constexpr int kLogits = 2 * kStreams + kMix;
-  // Loops over logits are unrolled where their arrays then stay in registers.
-  static constexpr int kUnroll = kN >= 1 && kN <= 4 ? kMix : 1;
-};
-
-/// Scratch of a map: element k of every thread lies together.
-struct StridedScratch {
-  float* data;
-  int64_t stride;
-  __device__ __forceinline__ float& operator[](int k) const { return data[k * stride]; }
+  static constexpr int kMix = maps::factorial(kN) > kN* kN ? maps::factorial(kN) : kN * kN;
+  static constexpr int kLogits = 2 * kN + kMix;
 };
 
 struct ActivatedLogit {
@@ -44,6 +33,23 @@ __device__ __forceinline__ float activation_slope(ActivationKind kind, float val
   if (kind == ActivationKind::kTanh) return fmaf(-value, value, 1);
   return 1;
 }
+
+/// The group of one mixer logit after the other, from the first on.
+class MixGroups {
+ public:
+  __device__ __forceinline__ explicit MixGroups(const CoefficientSettings& settings)
+      : sizes_(settings.mix_group_sizes) {}
+
+  /// Of logit m, at least the last m.
+  __device__ __forceinline__ int at(int m) {
+    while (m >= end_) end_ += sizes_[group_++];
+    return 1 + group_;
+  }
+
+ private:
+  const int* sizes_;
+  int group_ = 0, end_ = 0;
+};
 
 /// The logits of token t in joint order: read n, write n, then the mixer's own.
 struct TokenLogits {
@@ -87,7 +93,7 @@ struct TokenLogits {
   /// Calls f(k, activation, group) for the read and write logits k.
   template <int kN, class F>
   __device__ __forceinline__ void for_gates(const F& f) const {
-    [[maybe_unused]] constexpr int kUnroll = CoefficientSizes<kN>::kUnroll > 1 ? 2 * kN : 1;
+    [[maybe_unused]] constexpr int kUnroll = kInRegisters<kN> ? 2 * kN : 1;
 #pragma unroll(kUnroll)
     for (int k = 0; k < 2 * n; ++k) f(k, k < n ? settings.read : settings.write, k < n ? 0 : 1);
   }
@@ -95,15 +101,30 @@ struct TokenLogits {
   /// Calls f(k, m, activation, group) for the mixer's logits m = k - 2n, in order.
   template <int kN, class F>
   __device__ __forceinline__ void for_mix(const F& f) const {
-    using Sizes [[maybe_unused]] = CoefficientSizes<kN>;
-    int group = 0, end = 0;
-#pragma unroll(Sizes::kUnroll)
-    for (int m = 0; m < Sizes::kMix; ++m) {
-      if (m < mix_count) {
-        while (m == end) end += settings.mix_group_sizes[group++];
-        f(2 * n + m, m, settings.mix, 1 + group);
-      }
+    static_assert(kInRegisters<kN>);
+    MixGroups groups(settings);
+#pragma unroll
+    for (int m = 0; m < CoefficientSizes<kN>::kMix; ++m) {
+      if (m < mix_count) f(2 * n + m, m, settings.mix, groups.at(m));
     }
+  }
+};
+
+/// What the map is given where a token is not in registers: a read evaluates the activation.
+struct MixInput {
+  const TokenLogits& logits;
+  __device__ __forceinline__ float operator[](int m) const {
+    const int group = MixGroups(logits.settings).at(m);
+    return logits.activate(2 * logits.n + m, logits.settings.mix, group).value;
+  }
+};
+
+/// The mixer's elements of a token's row, which has the order of the logits.
+struct MixOutput {
+  const TokenLogits& logits;
+  float* row;
+  __device__ __forceinline__ float& operator[](int m) const {
+    return row[logits.place(2 * logits.n + m)];
   }
 };
 

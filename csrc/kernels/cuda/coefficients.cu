@@ -6,18 +6,20 @@
 //   h_pre = a[0, n), h_post = a[n, 2n), h_res = map(a[2n, K))
 //
 // A block is one warp, 32 tokens at a time, so that few tokens still reach every multiprocessor and
-// no barrier is needed. Up to n = 4 a token's logits and matrices are in registers; above, in local
-// memory. What a map must keep (Sinkhorn's scales of every round) is in scratch, element k of all
-// threads together.
-//   Forward: K + 1 floats read and 2n + n n written per token; backward 2K + 2n + n n + 2.
+// no barrier is needed. Up to n = 4 a token's logits and matrices are in registers; above, a map
+// evaluates the activation at every read and has its arrays in shared memory, element k of all
+// threads together. What a map must keep (Sinkhorn's scales of every round) is in shared memory
+// too, or in scratch where it does not fit.
+//   Forward: K + 1 floats read and 2n + n n written per token; backward 2K + 2n + n n + 2, and
+//   above n = 4 the map's gradient once more through the cache.
 // Backward evaluates the activation and the map again and takes the exact adjoint of the finite
 // algorithm.
 //
 // Deterministic: a token's outputs do not depend on the tokens beside it. grad_alpha and grad_bias:
 // each block adds its tokens, warp by warp in ascending order, into one row of partials [2, K], the
 // terms of alpha by logit; a second kernel adds the rows, and the logits of each alpha.
-// The kernels are templates over the map and n = 2, 4 or any (few n: each): coefficient_kernels.h,
-// compiled by map_<name>.cu. One more here.
+// The kernels are templates over the map and n = 1, 2, 3, 4, 8 or any (permutation, spectral: every
+// n): coefficient_kernels.h, compiled by map_<name>.cu. One more here.
 #include "hyperstreams/coefficients.h"
 
 #include "coefficient_maps.h"
@@ -58,10 +60,6 @@ __global__ void __launch_bounds__(kWarpThreads)
   (group < groups ? grad_alpha[group] : grad_bias[group - groups]) = static_cast<float>(sum);
 }
 
-CoefficientsPlan plan_of(int64_t tokens, const CoefficientSettings& s) {
-  return plan_coefficients(tokens, mix_scratch_size(s.map, s.map_settings, s.n_streams));
-}
-
 }  // namespace
 
 Status coefficient_parameters(const CoefficientsBackwardArgs& args, int64_t parts, Stream stream) {
@@ -75,7 +73,7 @@ Status coefficient_parameters(const CoefficientsBackwardArgs& args, int64_t part
 Status coefficients_forward(const CoefficientsArgs& args, Stream stream) {
   if (args.dtype != DType::kFloat32) return Status::kUnsupportedDType;
   if (args.tokens == 0) return Status::kOk;
-  const CoefficientsPlan plan = plan_of(args.tokens, args.settings);
+  const CoefficientsPlan plan = plan_coefficients(args.tokens, args.settings);
   return dispatch_map(args.settings.map, [&](auto map) {
     return map_forward<typename decltype(map)::type>(args, plan, stream);
   });
@@ -84,7 +82,7 @@ Status coefficients_forward(const CoefficientsArgs& args, Stream stream) {
 Status coefficients_backward(const CoefficientsBackwardArgs& args, Stream stream) {
   if (args.dtype != DType::kFloat32) return Status::kUnsupportedDType;
   const CoefficientSettings& s = args.settings;
-  const CoefficientsPlan plan = plan_of(args.tokens, s);
+  const CoefficientsPlan plan = plan_coefficients(args.tokens, s);
   if (args.tokens > 0) {
     const Status status = dispatch_map(s.map, [&](auto map) {
       return map_backward<typename decltype(map)::type>(args, plan, stream);

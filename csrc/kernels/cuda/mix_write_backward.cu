@@ -27,6 +27,7 @@
 #include "dispatch.h"
 #include "hyperstreams/mix_write.h"
 #include "hyperstreams/plan.h"
+#include "mix_write_backward_token.h"
 #include "mix_write_branch.h"
 #include "owner_sums.h"
 #include "sum_partials.h"
@@ -35,151 +36,10 @@
 namespace hyperstreams::cuda {
 namespace {
 
-/// What backward reads and writes for one token and the thread's channels from c on.
-template <class S, bool kWhole>
-struct Token {
-  const MixWriteBackwardArgs& args;
-  int64_t t;
-  const S *x, *grad_out;  // [n, C]
-  S* grad_x;              // [n, C]
-  const float *h_res, *h_post;
-
-  __device__ __forceinline__ Token(const MixWriteBackwardArgs& a, int64_t token)
-      : args(a),
-        t(token),
-        x(static_cast<const S*>(a.x.data) + t * a.x.token_stride),
-        grad_out(static_cast<const S*>(a.grad_out.data) + t * a.grad_out.token_stride),
-        grad_x(static_cast<S*>(a.grad_x) + t * a.n_streams * a.width),
-        h_res(static_cast<const float*>(a.h_res.data) + t * a.h_res.token_stride),
-        h_post(static_cast<const float*>(a.h_post.data) + t * a.h_post.token_stride) {}
-
-  __device__ __forceinline__ Vector<S> load_x(int i, int64_t c) const {
-    return load_vector<kWhole>(x + i * args.x.stream_stride + c, args.width - c);
-  }
-  __device__ __forceinline__ Vector<S> load_grad(int j, int64_t c) const {
-    return load_vector<kWhole>(grad_out + j * args.grad_out.stream_stride + c, args.width - c);
-  }
-  __device__ __forceinline__ void store_grad(int i, int64_t c, const Vector<S>& grad) const {
-    store_vector<kWhole>(grad_x + i * args.width + c, args.width - c, grad);
-  }
-  /// y + bias.
-  __device__ __forceinline__ void load_y(int64_t c, float (&to)[Vector<S>::kSize]) const {
-    const float* bias = args.bias ? static_cast<const float*>(args.bias) + c : nullptr;
-    load_branch<kWhole>(args.y_dtype, args.y.data, t * args.y.token_stride + c, bias,
-                        args.width - c, to);
-  }
-  __device__ __forceinline__ void store_grad_y(int64_t c,
-                                               const float (&grad)[Vector<S>::kSize]) const {
-    store_branch<kWhole>(args.y_dtype, args.grad_y, t * args.width + c, args.width - c, grad);
-  }
-};
-
-/// Where the sums over channels of one token, or of a block's tokens, go. kRows destinations from
-/// `row`; res[r * kStreams + i] and post[r] are this thread's parts.
-template <int kRows, int kStreams>
-struct Sums {
-  float res[kRows * kStreams], post[kRows];
-};
-
-template <int kRows, int kStreams>
-struct SumsStorage {
-  OwnerSumStorage<kRows * kStreams> res;
-  OwnerSumStorage<kRows> post;
-};
-
-/// Sums over the owner that are not static, after a token.
-template <int kThreadsPerToken, int kRows, int kStreams>
-__device__ __forceinline__ void finish_token(const MixWriteBackwardArgs& args, int64_t t, int row,
-                                             Sums<kRows, kStreams>& sums,
-                                             SumsStorage<kRows, kStreams>& storage) {
-  const int n = args.n_streams;
-  if (args.h_res.data && args.h_res.token_stride != 0) {
-    float* grad = static_cast<float*>(args.grad_h_res) + t * n * n;
-    owner_sums<kThreadsPerToken>(sums.res, storage.res, [&](int k, float sum) {
-      const int j = row + k / kStreams, i = k % kStreams;
-      if (j < n && i < n) grad[j * n + i] = sum;
-    });
-  }
-  if (args.h_post.token_stride != 0) {
-    float* grad = static_cast<float*>(args.grad_h_post) + t * n;
-    owner_sums<kThreadsPerToken>(sums.post, storage.post, [&](int k, float sum) {
-      if (row + k < n) grad[row + k] = sum;
-    });
-  }
-}
-
-/// Sums over the block that are static, after its tokens.
-template <int kRows, int kStreams>
-__device__ __forceinline__ void finish_block(const MixWriteBackwardArgs& args, int row,
-                                             Sums<kRows, kStreams>& sums,
-                                             SumsStorage<kRows, kStreams>& storage) {
-  const int n = args.n_streams;
-  double* partial = args.partials + int64_t{blockIdx.x} * (n * n + n);  // [n n + n]
-  if (args.h_res.data && args.h_res.token_stride == 0) {
-    owner_sums<kOwnerThreads>(sums.res, storage.res, [&](int k, float sum) {
-      const int j = row + k / kStreams, i = k % kStreams;
-      if (j < n && i < n) partial[j * n + i] = sum;
-    });
-  }
-  if (args.h_post.token_stride == 0) {
-    owner_sums<kOwnerThreads>(sums.post, storage.post, [&](int k, float sum) {
-      if (row + k < n) partial[n * n + row + k] = sum;
-    });
-  }
-}
-
-/// grad_y and the part of grad_h_post from the vectors g of kRows destinations.
-template <int kRows, class S, bool kWhole, class Post>
-__device__ __forceinline__ void branch_gradient(const Token<S, kWhole>& token, int64_t c,
-                                                const Vector<S> (&g)[kRows], int rows,
-                                                const Post& h_post) {
-  float grad[Vector<S>::kSize] = {};
-#pragma unroll
-  for (int j = 0; j < kRows; ++j) {
-    if (j < rows) {
-      const float weight = h_post(j);
-#pragma unroll
-      for (int k = 0; k < Vector<S>::kSize; ++k) {
-        grad[k] = fmaf(weight, to_float(g[j].element[k]), grad[k]);
-      }
-    }
-  }
-  token.store_grad_y(c, grad);
-}
-
-/// grad_x of source i from the vectors g of kRows destinations.
-template <int kRows, class S, bool kWhole, class Res>
-__device__ __forceinline__ void source_gradient(const Token<S, kWhole>& token, int64_t c,
-                                                const Vector<S> (&g)[kRows], int rows, int i,
-                                                const Res& h_res) {
-  float sum[Vector<S>::kSize] = {};
-#pragma unroll
-  for (int j = 0; j < kRows; ++j) {
-    if (j < rows) {
-      const float weight = h_res(j * rows + i);
-#pragma unroll
-      for (int k = 0; k < Vector<S>::kSize; ++k) {
-        sum[k] = fmaf(weight, to_float(g[j].element[k]), sum[k]);
-      }
-    }
-  }
-  Vector<S> grad;
-#pragma unroll
-  for (int k = 0; k < Vector<S>::kSize; ++k) grad.element[k] = from_float<S>(sum[k]);
-  token.store_grad(i, c, grad);
-}
-
-/// sum += a . b over the vector.
-template <class S, class B>
-__device__ __forceinline__ void add_dot(const Vector<S>& a, const B& b, float& sum) {
-#pragma unroll
-  for (int k = 0; k < Vector<S>::kSize; ++k) sum = fmaf(to_float(a.element[k]), b(k), sum);
-}
-
 /// One walk that makes everything, for n = kN.
 template <class S, int kN, bool kWhole, int kThreadsPerToken>
-__device__ __forceinline__ void mix_token(const Token<S, kWhole>& token, int rank,
-                                          Sums<kN, kN>& sums) {
+__device__ __forceinline__ void mix_token(const MixWriteToken<S, kWhole>& token, int rank,
+                                          MixWriteSums<kN, kN>& sums) {
   constexpr int kVector = Vector<S>::kSize;
   const Weights<kN * kN> h_res(token.h_res);
   const Weights<kN> h_post(token.h_post);
@@ -208,10 +68,10 @@ __device__ __forceinline__ void mix_token(const Token<S, kWhole>& token, int ran
 template <class S, int kN, bool kWhole, int kThreadsPerToken>
 __device__ __forceinline__ void mix_block(const MixWriteBackwardArgs& args,
                                           const OwnedTokens<kThreadsPerToken>& owned) {
-  auto& storage = shared<SumsStorage<kN, kN>>();
-  Sums<kN, kN> sums = {};
+  auto& storage = shared<MixWriteSumsStorage<kN, kN>>();
+  MixWriteSums<kN, kN> sums = {};
   for (int64_t t = owned.first; t < owned.end; t += owned.kAtOnce) {
-    mix_token<S, kN, kWhole, kThreadsPerToken>(Token<S, kWhole>(args, t), owned.rank, sums);
+    mix_token<S, kN, kWhole, kThreadsPerToken>(MixWriteToken<S, kWhole>(args, t), owned.rank, sums);
     finish_token<kThreadsPerToken>(args, t, 0, sums, storage);
   }
   finish_block(args, 0, sums, storage);
@@ -221,8 +81,8 @@ constexpr int kRowsAtOnce = 4;
 
 /// The sums over channels of kRowsAtOnce destinations from `row`, for any n.
 template <class S, bool kWhole, int kThreadsPerToken>
-__device__ __forceinline__ void dot_rows(const Token<S, kWhole>& token, int rank, int row,
-                                         Sums<kRowsAtOnce, kMaxStreams>& sums) {
+__device__ __forceinline__ void dot_rows(const MixWriteToken<S, kWhole>& token, int rank, int row,
+                                         MixWriteSums<kRowsAtOnce, kMaxStreams>& sums) {
   constexpr int kVector = Vector<S>::kSize;
   const int n = token.args.n_streams;
   for (int64_t c = int64_t{rank} * kVector; c < token.args.width; c += kThreadsPerToken * kVector) {
@@ -254,7 +114,7 @@ __device__ __forceinline__ void dot_rows(const Token<S, kWhole>& token, int rank
 
 /// grad_x and grad_y of one token, for any n.
 template <class S, bool kWhole, int kThreadsPerToken>
-__device__ __forceinline__ void input_gradients(const Token<S, kWhole>& token, int rank) {
+__device__ __forceinline__ void input_gradients(const MixWriteToken<S, kWhole>& token, int rank) {
   constexpr int kVector = Vector<S>::kSize;
   const int n = token.args.n_streams;
   const Weights<0> h_res(token.h_res), h_post(token.h_post);
@@ -280,15 +140,16 @@ __device__ __forceinline__ void input_gradients(const Token<S, kWhole>& token, i
 template <class S, bool kWhole, int kThreadsPerToken>
 __device__ __forceinline__ void any_block(const MixWriteBackwardArgs& args,
                                           const OwnedTokens<kThreadsPerToken>& owned) {
-  auto& storage = shared<SumsStorage<kRowsAtOnce, kMaxStreams>>();
+  auto& storage = shared<MixWriteSumsStorage<kRowsAtOnce, kMaxStreams>>();
   for (int64_t t = owned.first; t < owned.end; t += owned.kAtOnce) {
-    input_gradients<S, kWhole, kThreadsPerToken>(Token<S, kWhole>(args, t), owned.rank);
+    input_gradients<S, kWhole, kThreadsPerToken>(MixWriteToken<S, kWhole>(args, t), owned.rank);
   }
 #pragma unroll 1
   for (int row = 0; row < args.n_streams; row += kRowsAtOnce) {
-    Sums<kRowsAtOnce, kMaxStreams> sums = {};
+    MixWriteSums<kRowsAtOnce, kMaxStreams> sums = {};
     for (int64_t t = owned.first; t < owned.end; t += owned.kAtOnce) {
-      dot_rows<S, kWhole, kThreadsPerToken>(Token<S, kWhole>(args, t), owned.rank, row, sums);
+      dot_rows<S, kWhole, kThreadsPerToken>(MixWriteToken<S, kWhole>(args, t), owned.rank, row,
+                                            sums);
       finish_token<kThreadsPerToken>(args, t, row, sums, storage);
     }
     finish_block(args, row, sums, storage);
@@ -318,7 +179,7 @@ __global__ void __launch_bounds__(kColumnThreads)
   const int64_t c = block_c + threadIdx.x * kVector;
   float sum[kVector] = {};
   for (int64_t t = part.first; t < part.end && c < args.width; t += part.step) {
-    const Token<S, kWhole> token(args, t);
+    const MixWriteToken<S, kWhole> token(args, t);
     float grad_y[kVector] = {};
 #pragma unroll 4
     for (int j = 0; j < args.n_streams; ++j) {

@@ -17,10 +17,6 @@ void require_inputs(const OnDevice& device, const char* op, const std::optional<
   device.require(bias, op, "bias");
 }
 
-cuda::CoefficientsPlan plan_of(const CoefficientSettings& s, int64_t tokens) {
-  return cuda::plan_coefficients(tokens, mix_scratch_size(s.map, s.map_settings, s.n_streams));
-}
-
 std::tuple<Tensor, Tensor, Tensor> coefficients(const Tensor& logits,
                                                 const std::optional<Tensor>& inv_rms,
                                                 const Tensor& alpha, const Tensor& bias,
@@ -32,7 +28,7 @@ std::tuple<Tensor, Tensor, Tensor> coefficients(const Tensor& logits,
   require_inputs(device, op, inv_rms, alpha, bias);
   const CoefficientSettings s = coefficient_settings(n_streams, map, settings, constants, op);
   const Controller c(logits, inv_rms, alpha, bias, s, op);
-  Coefficients h(c, logits, s, plan_of(s, c.tokens).scratch);
+  Coefficients h(c, logits, s, cuda::plan_coefficients(c.tokens, s).forward.scratch);
   check_status(cuda::coefficients_forward(h.args(c, s), device.stream()), op);
   return h.all();
 }
@@ -51,9 +47,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> coefficients_backward(
   const CoefficientSettings s = coefficient_settings(n_streams, map, settings, constants, op);
   if (s.map != MapKind::kIdentity) device.require(grad_h_res, op, "grad_h_res");
   const Controller c(logits, inv_rms, alpha, bias, s, op);
-  const cuda::CoefficientsPlan plan = plan_of(s, c.tokens);
+  const cuda::CoefficientsPlan plan = cuda::plan_coefficients(c.tokens, s);
   CoefficientGradients gradients(c, grad_h_pre, grad_h_post, grad_h_res, logits, inv_rms, h_pre,
-                                 h_post, s, plan.partials * 2 * c.logit_count, plan.scratch, op);
+                                 h_post, s, plan.partials * 2 * c.logit_count,
+                                 plan.backward.scratch, op);
   check_status(cuda::coefficients_backward(gradients.args(c, s), device.stream()), op);
   return gradients.all();
 }

@@ -51,6 +51,16 @@ def test_plan_covers_the_streams(op: str, tokens: int, width: int, dtype: str) -
         assert plan["backward"]["grid"][0] * plan["tokens_per_block"] >= tokens
 
 
+def test_plan_of_coefficients_holds_few_streams_in_registers() -> None:
+    few = _info.plan("coefficients", 4096, 4, 64, "float32")
+    many = _info.plan("coefficients", 4096, 8, 64, "float32")
+    assert few["forward"] == {"grid": (128, 1), "block": (32, 1), "shared_bytes": 0}
+    assert few["backward"]["shared_bytes"] == 0
+    assert few["partials"] == few["backward"]["grid"][0]
+    # The sums per stream of 32 tokens.
+    assert many["backward"]["shared_bytes"] == 8 * 32 * 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

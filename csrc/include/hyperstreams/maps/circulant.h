@@ -5,6 +5,7 @@
 // [gamma].
 #pragma once
 
+#include "hyperstreams/maps/arrays.h"
 #include "hyperstreams/maps/scalar.h"
 #include "hyperstreams/maps/settings.h"
 #include "hyperstreams/maps/softmax.h"
@@ -16,7 +17,12 @@ struct Circulant {
   static constexpr int kMaxStaticStreams = 0;
 
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return n; }
-  static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
+  static constexpr HYPERSTREAMS_HOST_DEVICE MapSpace forward_space(const MapSettings&, int n) {
+    return {0, n};
+  }
+  static constexpr HYPERSTREAMS_HOST_DEVICE MapSpace backward_space(const MapSettings&, int n) {
+    return {0, 2 * n};
+  }
 
   /// Where h_res holds coefficient k in row r of M.
   static HYPERSTREAMS_HOST_DEVICE int place(bool transposed, int n, int r, int k) {
@@ -26,11 +32,12 @@ struct Circulant {
 
   template <int kN, class V, class In, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void forward(const MapSettings& settings, int n_streams,
-                                               In logits, Out h_res, Scratch) {
+                                               In logits, Out h_res, Scratch scratch) {
     const int n = kN ? kN : n_streams;
     const bool transposed = settings.ints[0] != 0;
-    V weight[kN ? kN : kMaxStreams];
-    const V scale = Lane<V>::set(settings.floats[0]) * softmax_weights(logits, n, weight);
+    Arrays<V, Scratch> arrays(scratch);
+    auto weight = arrays.template take<kN ? kN : kMaxStreams>(n);
+    const V scale = Lane<V>::set(settings.floats[0]) * softmax_weights<V>(logits, n, weight.view());
     for (int k = 0; k < n; ++k) {
       const V rest = Lane<V>::set(k == 0 ? 1 - settings.floats[0] : 0);
       const V coefficient = fma(scale, weight[k], rest);
@@ -41,11 +48,13 @@ struct Circulant {
   template <int kN, class V, class In, class Grad, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void backward(const MapSettings& settings, int n_streams,
                                                 In logits, Grad grad_h_res, Out grad_logits,
-                                                Scratch) {
+                                                Scratch scratch) {
+    constexpr int size = kN ? kN : kMaxStreams;
     const int n = kN ? kN : n_streams;
     const bool transposed = settings.ints[0] != 0;
-    V weight[kN ? kN : kMaxStreams], grad[kN ? kN : kMaxStreams];
-    const V scale = softmax_weights(logits, n, weight);
+    Arrays<V, Scratch> arrays(scratch);
+    auto weight = arrays.template take<size>(n), grad = arrays.template take<size>(n);
+    const V scale = softmax_weights<V>(logits, n, weight.view());
     const V gamma_scale = Lane<V>::set(settings.floats[0]) * scale;
     V mean = Lane<V>::set(0);
     for (int k = 0; k < n; ++k) {

@@ -1,6 +1,7 @@
 // free: h_res[j, i] = logit[j n + i] (Hyper-Connections, 2409.19606).
 #pragma once
 
+#include "hyperstreams/maps/arrays.h"
 #include "hyperstreams/maps/scalar.h"
 #include "hyperstreams/maps/settings.h"
 
@@ -8,7 +9,12 @@ namespace hyperstreams::maps {
 
 struct Free {
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return n * n; }
-  static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
+  static constexpr HYPERSTREAMS_HOST_DEVICE MapSpace forward_space(const MapSettings&, int) {
+    return {0, 0};
+  }
+  static constexpr HYPERSTREAMS_HOST_DEVICE MapSpace backward_space(const MapSettings&, int) {
+    return {0, 0};
+  }
 
   template <int kN, class V, class In, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void forward(const MapSettings&, int n_streams, In logits,

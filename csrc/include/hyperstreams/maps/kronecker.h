@@ -7,9 +7,11 @@
 //
 // When all factors are 2, U_k = [[p_k, q_k], [q_k, p_k]] and h_res[r, c] = w[r xor c]: there are n
 // different entries, the leaves of a binary tree of products. A single factor is the permutation
-// map itself, called where n is a compile-time constant. Other factorisations take the general way.
+// map itself, called where n is a compile-time constant; up to n = 5 nothing else is left. Other
+// factorisations take the general way.
 #pragma once
 
+#include "hyperstreams/maps/arrays.h"
 #include "hyperstreams/maps/permutation.h"
 #include "hyperstreams/maps/scalar.h"
 #include "hyperstreams/maps/settings.h"
@@ -21,6 +23,7 @@ struct Kronecker {
   static constexpr int kMaxStaticStreams = 0;
 
   static constexpr int kMaxFactors = 4;  // 2 x 2 x 2 x 2 = kMaxStreams
+  static constexpr int kMaxFactorEntries = kMaxPermutationStreams * kMaxPermutationStreams;
 
   static constexpr HYPERSTREAMS_HOST_DEVICE int factor_count(const MapSettings& settings) {
     int count = 0;
@@ -52,16 +55,16 @@ struct Kronecker {
                                                In logits, Out h_res, Scratch scratch) {
     if constexpr ((kN & (kN - 1)) == 0) {
       if (is_binary(settings)) {
-        const Tree<kN, V> tree(n_streams, logits);
+        Arrays<V, Scratch> arrays(scratch);
+        const Tree<kN, V, Arrays<V, Scratch>> tree(n_streams, logits, arrays);
         return tree.forward(n_streams, h_res);
       }
     }
     if constexpr (kN > 0 && kN <= kMaxPermutationStreams) {
-      if (settings.ints[1] == kN) {
-        return Permutation::forward<kN, V>(settings, kN, logits, h_res, scratch);
-      }
+      Permutation::forward<kN, V>(settings, kN, logits, h_res, scratch);
+    } else {
+      general_forward<V>(settings, n_streams, logits, h_res, scratch);
     }
-    general_forward<V>(settings, n_streams, logits, h_res, scratch);
   }
 
   template <int kN, class V, class In, class Grad, class Out, class Scratch>
@@ -70,26 +73,31 @@ struct Kronecker {
                                                 Scratch scratch) {
     if constexpr ((kN & (kN - 1)) == 0) {
       if (is_binary(settings)) {
-        const Tree<kN, V> tree(n_streams, logits);
-        return tree.backward(n_streams, grad_h_res, grad_logits);
+        Arrays<V, Scratch> arrays(scratch);
+        const Tree<kN, V, Arrays<V, Scratch>> tree(n_streams, logits, arrays);
+        return tree.backward(n_streams, grad_h_res, grad_logits, arrays);
       }
     }
     if constexpr (kN > 0 && kN <= kMaxPermutationStreams) {
-      if (settings.ints[1] == kN) {
-        return Permutation::backward<kN, V>(settings, kN, logits, grad_h_res, grad_logits, scratch);
-      }
+      Permutation::backward<kN, V>(settings, kN, logits, grad_h_res, grad_logits, scratch);
+    } else {
+      general_backward<V>(settings, n_streams, logits, grad_h_res, grad_logits, scratch);
     }
-    general_backward<V>(settings, n_streams, logits, grad_h_res, grad_logits, scratch);
   }
 
   /// Factors of 2 alone. product[1] = 1 is the root; node m of level k (2^k <= m < 2^(k + 1)) has
   /// children 2m and 2m + 1, its product times p_k and q_k; the leaves product[n...] are w.
-  template <int kN, class V>
+  template <int kN, class V, class Source>
   struct Tree {
-    V p[kMaxFactors], q[kMaxFactors], product[2 * (kN ? kN : kMaxStreams)];
+    static constexpr int kNodes = 2 * (kN ? kN : kMaxStreams);
+    typename Source::template Array<kMaxFactors> p, q;
+    typename Source::template Array<kNodes> product;
 
     template <class In>
-    HYPERSTREAMS_HOST_DEVICE Tree(int n_streams, In logits) {
+    HYPERSTREAMS_HOST_DEVICE Tree(int n_streams, In logits, Source& arrays)
+        : p(arrays.template take<kMaxFactors>(kMaxFactors)),
+          q(arrays.template take<kMaxFactors>(kMaxFactors)),
+          product(arrays.template take<kNodes>(2 * (kN ? kN : n_streams))) {
       const int n = kN ? kN : n_streams;
       const V zero = Lane<V>::set(0), one = Lane<V>::set(1);
       product[1] = one;
@@ -117,9 +125,10 @@ struct Kronecker {
     }
 
     template <class Grad, class Out>
-    HYPERSTREAMS_HOST_DEVICE void backward(int n_streams, Grad grad_h_res, Out grad_logits) const {
+    HYPERSTREAMS_HOST_DEVICE void backward(int n_streams, Grad grad_h_res, Out grad_logits,
+                                           Source& arrays) const {
       const int n = kN ? kN : n_streams;
-      V grad[2 * (kN ? kN : kMaxStreams)];
+      auto grad = arrays.template take<kNodes>(2 * n);
       for (int m = 0; m < n; ++m) {
         grad[n + m] = grad_h_res[m];
         for (int r = 1; r < n; ++r) grad[n + m] = grad[n + m] + grad_h_res[r * n + (r ^ m)];
@@ -167,8 +176,13 @@ struct Kronecker {
     }
   };
 
-  static HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings& settings, int n) {
-    return is_binary(settings) ? 0 : Places(settings, n).size;
+  static HYPERSTREAMS_HOST_DEVICE MapSpace forward_space(const MapSettings& settings, int n) {
+    if (is_binary(settings)) return {0, 2 * kMaxFactors + 2 * n};
+    return {Places(settings, n).grad, 0};
+  }
+  static HYPERSTREAMS_HOST_DEVICE MapSpace backward_space(const MapSettings& settings, int n) {
+    if (is_binary(settings)) return {0, 2 * kMaxFactors + 4 * n};
+    return {Places(settings, n).size, kMaxFactorEntries};
   }
 
   /// Where permutation `k` of `size` things puts row r, in a row-major matrix or its transpose: the
@@ -184,7 +198,7 @@ struct Kronecker {
   template <class V, class In, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void build(const MapSettings& settings, const Places& places,
                                              In logits, Scratch scratch) {
-    constexpr PermutationTable<kMaxPermutationStreams> table;
+    static constexpr PermutationTable<kMaxPermutationStreams> table;
     const bool transposed = settings.ints[0] != 0;
     int first = 0;
     for (int f = 0; f < places.count; ++f) {
@@ -241,17 +255,18 @@ struct Kronecker {
   static HYPERSTREAMS_HOST_DEVICE_COLD void general_backward(const MapSettings& settings, int n,
                                                              In logits, Grad grad_h_res,
                                                              Out grad_logits, Scratch scratch) {
-    constexpr PermutationTable<kMaxPermutationStreams> table;
+    static constexpr PermutationTable<kMaxPermutationStreams> table;
     const bool transposed = settings.ints[0] != 0;
     const V zero = Lane<V>::set(0);
     const Places places(settings, n);
     build<V>(settings, places, logits, scratch);
+    Arrays<V, Scratch> arrays(scratch);
+    auto of_factor = arrays.template take<kMaxFactorEntries>(kMaxFactorEntries);
     const int grad = places.grad;
     for (int e = 0; e < n * n; ++e) scratch[grad + e] = grad_h_res[e];
     int first = Kronecker::logit_count(settings, n);
     for (int f = places.count - 1, width = n; f >= 0; --f) {
       const int size = places.factor[f], outer = width / size, count = factorial(size);
-      V of_factor[kMaxPermutationStreams * kMaxPermutationStreams];
       for (int e = 0; e < size * size; ++e) of_factor[e] = f == 0 ? scratch[grad + e] : zero;
       // The gradient of the outer product replaces that of the product: what is written at an
       // element has been read.

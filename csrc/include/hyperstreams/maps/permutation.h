@@ -4,6 +4,7 @@
 // Integer settings: [source_rows], 1 when h_res is the transposed sum.
 #pragma once
 
+#include "hyperstreams/maps/arrays.h"
 #include "hyperstreams/maps/scalar.h"
 #include "hyperstreams/maps/settings.h"
 #include "hyperstreams/maps/softmax.h"
@@ -67,15 +68,21 @@ struct Permutation {
   static constexpr int kMaxStaticStreams = kMaxPermutationStreams;
 
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return factorial(n); }
-  static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
+  static constexpr HYPERSTREAMS_HOST_DEVICE MapSpace forward_space(const MapSettings&, int n) {
+    return {0, factorial(n)};
+  }
+  static constexpr HYPERSTREAMS_HOST_DEVICE MapSpace backward_space(const MapSettings&, int n) {
+    return {0, factorial(n)};
+  }
 
   template <int kN, class V, class In, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void forward(const MapSettings& settings, int, In logits,
-                                               Out h_res, Scratch) {
-    constexpr PermutationsByEntry<kN> of_entry;
+                                               Out h_res, Scratch scratch) {
+    static constexpr PermutationsByEntry<kN> of_entry;
     const bool transposed = settings.ints[0] != 0;
-    V weight[factorial(kN)];
-    const V scale = softmax_weights(logits, factorial(kN), weight);
+    Arrays<V, Scratch> arrays(scratch);
+    auto weight = arrays.template take<factorial(kN)>(factorial(kN));
+    const V scale = softmax_weights<V>(logits, factorial(kN), weight.view());
     for (int r = 0; r < kN; ++r) {
       for (int c = 0; c < kN; ++c) {
         const int e = r * kN + c;
@@ -88,11 +95,12 @@ struct Permutation {
 
   template <int kN, class V, class In, class Grad, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void backward(const MapSettings& settings, int, In logits,
-                                                Grad grad_h_res, Out grad_logits, Scratch) {
-    constexpr PermutationTable<kN> table;
+                                                Grad grad_h_res, Out grad_logits, Scratch scratch) {
+    static constexpr PermutationTable<kN> table;
     const bool transposed = settings.ints[0] != 0;
-    V weight[factorial(kN)];
-    const V scale = softmax_weights(logits, factorial(kN), weight);
+    Arrays<V, Scratch> arrays(scratch);
+    auto weight = arrays.template take<factorial(kN)>(factorial(kN));
+    const V scale = softmax_weights<V>(logits, factorial(kN), weight.view());
     V g[kN * kN];
     for (int r = 0; r < kN; ++r) {
       for (int c = 0; c < kN; ++c) {

@@ -15,24 +15,25 @@
 
 // HOST_DEVICE functions are inlined. COLD ones run once per tile: on the host they are called, and
 // compiled for the run-time n alone (kColdStreams); on a device they are inlined like the others,
-// so that small arrays stay in registers. OUTLINE is called on both. On the host all of them are
-// inlined or templates over V, whose type names the ISA level: levels share no code.
+// so that small arrays stay in registers. On the host all of them are inlined or templates over V,
+// whose type names the ISA level: levels share no code.
 #if defined(__CUDACC__)
 #define HYPERSTREAMS_HOST_DEVICE __host__ __device__ __forceinline__
 #define HYPERSTREAMS_HOST_DEVICE_COLD __host__ __device__ __forceinline__
-#define HYPERSTREAMS_HOST_DEVICE_OUTLINE __host__ __device__ __noinline__
 #else
 #define HYPERSTREAMS_HOST_DEVICE inline __attribute__((always_inline))
 #define HYPERSTREAMS_HOST_DEVICE_COLD __attribute__((noinline))
-#define HYPERSTREAMS_HOST_DEVICE_OUTLINE __attribute__((noinline))
 #endif
 
 namespace hyperstreams::maps {
 
+/// Up to this n a GPU thread holds a token's arrays in registers.
+constexpr int kMaxRegisterStreams = 4;
+
 /// Compile-time stream count of COLD functions called where it is kN.
 #if defined(__CUDACC__)
 template <int kN>
-constexpr int kColdStreams = kN;
+constexpr int kColdStreams = kN <= kMaxRegisterStreams ? kN : 0;
 #else
 template <int kN>
 constexpr int kColdStreams = 0;
@@ -68,8 +69,8 @@ HYPERSTREAMS_HOST_DEVICE float exp(float a) { return ::expf(a); }
 HYPERSTREAMS_HOST_DEVICE double exp(double a) { return ::exp(a); }
 HYPERSTREAMS_HOST_DEVICE float log(float a) { return ::logf(a); }
 HYPERSTREAMS_HOST_DEVICE double log(double a) { return ::log(a); }
-template <class In, class T>
-HYPERSTREAMS_HOST_DEVICE void exp_below(In x, T top, int count, T* out) {
+template <class In, class T, class Out>
+HYPERSTREAMS_HOST_DEVICE void exp_below(In x, T top, int count, Out out) {
   for (int k = 0; k < count; ++k) out[k] = exp(x[k] - top);
 }
 HYPERSTREAMS_HOST_DEVICE float tanh(float a) { return ::tanhf(a); }

@@ -20,4 +20,10 @@ struct MapSettings {
   double floats[4];
 };
 
+/// What a map is given for one token beside its logits and matrix, in numbers.
+struct MapSpace {
+  int kept;    // scratch of every call
+  int arrays;  // the rest of InterleavedScratch (arrays.h)
+};
+
 }  // namespace hyperstreams

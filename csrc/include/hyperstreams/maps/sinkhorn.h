@@ -10,6 +10,7 @@
 // token's own logits alone.
 #pragma once
 
+#include "hyperstreams/maps/arrays.h"
 #include "hyperstreams/maps/scalar.h"
 #include "hyperstreams/maps/settings.h"
 #include "hyperstreams/maps/sinkhorn_scaling.h"
@@ -21,8 +22,12 @@ struct Sinkhorn {
   static constexpr int kMaxStaticStreams = 0;
 
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return n * n; }
-  static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings& settings, int n) {
-    return sinkhorn_history(n, settings.ints[0]);
+  static constexpr HYPERSTREAMS_HOST_DEVICE MapSpace forward_space(const MapSettings&, int n) {
+    return {0, n * n + 2 * n + sinkhorn_sweep_arrays(n)};
+  }
+  static constexpr HYPERSTREAMS_HOST_DEVICE MapSpace backward_space(const MapSettings& settings,
+                                                                    int n) {
+    return {sinkhorn_history(n, settings.ints[0]), 2 * n * n + 2 * n + sinkhorn_sweep_arrays(n)};
   }
 
   struct Settings {
@@ -47,26 +52,6 @@ struct Sinkhorn {
     }
   };
 
-  /// The parts of a Start, for functions that do not know its size.
-  template <class V>
-  struct StartView {
-    V *matrix, *row, *column, *kernel, *r, *c, *in_range;
-  };
-
-  /// M_0 = diag(r) kernel diag(c), with axes such that columns are normalised first: element (a, b)
-  /// belongs to S[a, b], or S[b, a] when rows_first. In the exp start matrix, row and column are
-  /// the logarithms of the three; in the softmax start r and c are 1 and matrix is kernel.
-  template <class V, int kSize>
-  struct Start {
-    V matrix[kSize * kSize], row[kSize], column[kSize];
-    V kernel[kSize * kSize], r[kSize], c[kSize];
-    V in_range;  // 1 where linear scalings may be tried, else 0
-
-    HYPERSTREAMS_HOST_DEVICE StartView<V> view() {
-      return {matrix, row, column, kernel, r, c, &in_range};
-    }
-  };
-
   /// Linear scalings are exact while r c < exp(bound): an entry of K that underflowed would then
   /// still be negligible in M.
   template <class T>
@@ -74,61 +59,70 @@ struct Sinkhorn {
     return sizeof(T) == 4 ? 60.0 : 600.0;
   }
 
-  template <int kN, class V, class In>
-  static HYPERSTREAMS_HOST_DEVICE_COLD void start(const Settings& s, int n_streams, In logits,
-                                                  const StartView<V>& m) {
+  /// M_0 with axes such that columns are normalised first: element (a, b) belongs to S[a, b], or
+  /// S[b, a] when rows_first. With the exp start log M_0 = row + matrix + column, balanced; with
+  /// the softmax start M_0 = matrix.
+  template <int kN, class V, class In, class Array>
+  static HYPERSTREAMS_HOST_DEVICE void balance(const Settings& s, int n_streams, In logits,
+                                               Array matrix, Array row, Array column) {
     const int n = kN ? kN : n_streams;
-    const V zero = Lane<V>::set(0), one = Lane<V>::set(1);
     const V temperature = Lane<V>::set(s.temperature);
-    *m.in_range = one;
     for (int a = 0; a < n; ++a) {
       for (int b = 0; b < n; ++b) {
-        m.matrix[a * n + b] = (s.rows_first ? logits[b * n + a] : logits[a * n + b]) / temperature;
+        matrix[a * n + b] = (s.rows_first ? logits[b * n + a] : logits[a * n + b]) / temperature;
       }
     }
     for (int b = 0; b < n; ++b) {
-      V largest = m.matrix[b];
-      for (int a = 1; a < n; ++a) largest = max(largest, m.matrix[a * n + b]);
-      m.column[b] = largest;
-      for (int a = 0; a < n; ++a) m.matrix[a * n + b] = m.matrix[a * n + b] - largest;
+      V largest = matrix[b];
+      for (int a = 1; a < n; ++a) largest = max(largest, matrix[a * n + b]);
+      column[b] = largest;
+      for (int a = 0; a < n; ++a) matrix[a * n + b] = matrix[a * n + b] - largest;
     }
     if (s.softmax_start) {
       const V eps = Lane<V>::set(s.rounds.eps);
       for (int b = 0; b < n; ++b) {
-        V sum = zero;
+        V sum = Lane<V>::set(0);
         for (int a = 0; a < n; ++a) {
-          m.kernel[a * n + b] = exp(m.matrix[a * n + b]);
-          sum = sum + m.kernel[a * n + b];
+          matrix[a * n + b] = exp(matrix[a * n + b]);
+          sum = sum + matrix[a * n + b];
         }
-        for (int a = 0; a < n; ++a) {
-          m.kernel[a * n + b] = m.kernel[a * n + b] / sum + eps;
-          m.matrix[a * n + b] = m.kernel[a * n + b];
-        }
-        m.row[b] = m.column[b] = zero;
-        m.r[b] = m.c[b] = one;
+        for (int a = 0; a < n; ++a) matrix[a * n + b] = matrix[a * n + b] / sum + eps;
       }
       return;
     }
-    const V lowest = Lane<V>::set(-exponent_bound<typename Lane<V>::scalar>());
     for (int a = 0; a < n; ++a) {
-      V largest = m.matrix[a * n];
-      for (int b = 1; b < n; ++b) largest = max(largest, m.matrix[a * n + b]);
-      m.row[a] = largest;
-      for (int b = 0; b < n; ++b) {
-        m.matrix[a * n + b] = m.matrix[a * n + b] - largest;
-        m.kernel[a * n + b] = exp(m.matrix[a * n + b]);
-      }
-      m.r[a] = exp(m.row[a]);
-      m.c[a] = exp(m.column[a]);
-      if (s.rounds.eps > 0) {
-        *m.in_range = select(less(lowest, min(m.row[a], m.column[a])), *m.in_range, zero);
-      }
+      V largest = matrix[a * n];
+      for (int b = 1; b < n; ++b) largest = max(largest, matrix[a * n + b]);
+      row[a] = largest;
+      for (int b = 0; b < n; ++b) matrix[a * n + b] = matrix[a * n + b] - largest;
     }
   }
 
+  /// M_0 = diag(r) kernel diag(c). Returns 1 where linear scalings may be tried, else 0.
+  template <int kN, class V, class In, class Array>
+  static HYPERSTREAMS_HOST_DEVICE_COLD V start(const Settings& s, int n_streams, In logits,
+                                               Array kernel, Array r, Array c) {
+    const int n = kN ? kN : n_streams;
+    const V zero = Lane<V>::set(0), one = Lane<V>::set(1);
+    balance<kN, V>(s, n, logits, kernel, r, c);
+    V in_range = one;
+    if (s.softmax_start) {
+      for (int a = 0; a < n; ++a) r[a] = c[a] = one;
+      return in_range;
+    }
+    const V lowest = Lane<V>::set(-exponent_bound<typename Lane<V>::scalar>());
+    for (int a = 0; a < n; ++a) {
+      if (s.rounds.eps > 0) in_range = select(less(lowest, min(r[a], c[a])), in_range, zero);
+      for (int b = 0; b < n; ++b) kernel[a * n + b] = exp(kernel[a * n + b]);
+      r[a] = exp(r[a]);
+      c[a] = exp(c[a]);
+    }
+    return in_range;
+  }
+
   /// 1 in the lanes where linear scalings that ended with r and c are exact.
-  template <int kN, class V>
-  static HYPERSTREAMS_HOST_DEVICE V good_lanes(int n_streams, V in_range, const V* r, const V* c) {
+  template <int kN, class V, class Array>
+  static HYPERSTREAMS_HOST_DEVICE V good_lanes(int n_streams, V in_range, Array r, Array c) {
     const int n = kN ? kN : n_streams;
     V sum_r = r[0], sum_c = c[0];
     for (int a = 1; a < n; ++a) {
@@ -144,60 +138,97 @@ struct Sinkhorn {
     return !any_less(good, Lane<V>::set(1));
   }
 
-  /// The iterations in the log domain: `m.matrix`, row and column become log K, log r and log c.
-  template <bool kHistory, class V, class Scratch>
-  static HYPERSTREAMS_HOST_DEVICE void logarithmic(const Settings& s, int n, const StartView<V>& m,
+  /// The iterations in the log domain: matrix, row and column become log K, log r and log c.
+  template <int kN, bool kHistory, class V, class In, class Array, class Scratch>
+  static HYPERSTREAMS_HOST_DEVICE void logarithmic(const Settings& s, int n_streams, In logits,
+                                                   Array matrix, Array row, Array column,
                                                    Scratch history) {
-    for (int k = 0; s.softmax_start && k < n * n; ++k) m.matrix[k] = log(m.matrix[k]);
-    LogScaling::forward<0, kHistory>(s.rounds, n, m.matrix, m.row, m.column, history);
+    const int n = kN ? kN : n_streams;
+    balance<kN, V>(s, n, logits, matrix, row, column);
+    if (s.softmax_start) {
+      for (int k = 0; k < n * n; ++k) matrix[k] = log(matrix[k]);
+      for (int a = 0; a < n; ++a) row[a] = column[a] = Lane<V>::set(0);
+    }
+    LogScaling::forward<kN, kHistory, V>(s.rounds, n, matrix, row, column, history);
   }
 
-  /// Replaces M in the lanes where `good` is 0.
-  template <class V, class Scratch>
-  static HYPERSTREAMS_HOST_DEVICE_OUTLINE void repair_forward(const Settings& s, int n,
-                                                              const StartView<V>& m, V good,
-                                                              V* result, Scratch history) {
-    logarithmic<false>(s, n, m, history);
+  /// Replaces M in the lanes where `good` is 0. `result` may be memory of `arrays`.
+  template <int kN, class V, class In, class Array, class Scratch>
+  static HYPERSTREAMS_HOST_DEVICE_COLD void repair_forward(const Settings& s, int n_streams,
+                                                           In logits, V good, Array result,
+                                                           Arrays<V, Scratch> arrays,
+                                                           Scratch history) {
+    constexpr int size = kN ? kN : kMaxStreams;
+    const int n = kN ? kN : n_streams;
+    auto matrix = arrays.template take<size * size>(n * n);
+    auto row = arrays.template take<size>(n), column = arrays.template take<size>(n);
+    logarithmic<kN, false, V>(s, n, logits, matrix.view(), row.view(), column.view(), history);
     for (int a = 0; a < n; ++a) {
       for (int b = 0; b < n; ++b) {
-        const V value = LogScaling::entry(m.matrix[a * n + b], m.row[a], m.column[b]);
+        const V value = LogScaling::entry(matrix[a * n + b], row[a], column[b]);
         result[a * n + b] = select(less(Lane<V>::set(0), good), result[a * n + b], value);
       }
     }
   }
 
-  /// Replaces dL/dlog M_0 in the lanes where `good` is 0; `grad` is dL/dM and is overwritten.
-  template <class V, class Scratch>
-  static HYPERSTREAMS_HOST_DEVICE_OUTLINE void repair_backward(const Settings& s, int n,
-                                                               const StartView<V>& m, V good,
-                                                               V* grad, V* result,
-                                                               Scratch history) {
-    logarithmic<true>(s, n, m, history);
-    sinkhorn_reverse<LogScaling, 0>(s.rounds, n, m.matrix, grad, history);
+  /// Replaces dL/dlog M_0 in the lanes where `good` is 0. `result` may be memory of `arrays`.
+  template <int kN, class V, class In, class Grad, class Array, class Scratch>
+  static HYPERSTREAMS_HOST_DEVICE_COLD void repair_backward(const Settings& s, int n_streams,
+                                                            In logits, Grad grad_h_res, V good,
+                                                            Array result, Arrays<V, Scratch> arrays,
+                                                            Scratch history) {
+    constexpr int size = kN ? kN : kMaxStreams;
+    const int n = kN ? kN : n_streams;
+    auto matrix = arrays.template take<size * size>(n * n);
+    auto row = arrays.template take<size>(n), column = arrays.template take<size>(n);
+    auto grad = arrays.template take<size * size>(n * n);
+    logarithmic<kN, true, V>(s, n, logits, matrix.view(), row.view(), column.view(), history);
+    load_grad<kN, V>(s, n, grad_h_res, grad.view());
+    sinkhorn_reverse<LogScaling, kN, V>(s.rounds, n, matrix.view(), grad.view(), arrays, history);
     for (int k = 0; k < n * n; ++k) {
       result[k] = select(less(Lane<V>::set(0), good), result[k], grad[k]);
+    }
+  }
+
+  /// dL/dM with M's axes.
+  template <int kN, class V, class Grad, class Array>
+  static HYPERSTREAMS_HOST_DEVICE void load_grad(const Settings& s, int n_streams, Grad grad_h_res,
+                                                 Array grad) {
+    const int n = kN ? kN : n_streams;
+    const bool swap = s.rows_first != s.transposed;
+    for (int a = 0; a < n; ++a) {
+      for (int b = 0; b < n; ++b) {
+        grad[a * n + b] = swap ? grad_h_res[b * n + a] : grad_h_res[a * n + b];
+      }
     }
   }
 
   template <int kN, class V, class In, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void forward(const MapSettings& settings, int n_streams,
                                                In logits, Out h_res, Scratch history) {
+    constexpr int size = kN ? kN : kMaxStreams;
     const int n = kN ? kN : n_streams;
     const Settings s = Settings::from<typename Lane<V>::scalar>(settings);
-    Start<V, (kN ? kN : kMaxStreams)> m;
-    start<kColdStreams<kN>>(s, n, logits, m.view());
-    LinearScaling::forward<kN, false>(s.rounds, n, m.kernel, m.r, m.c, history);
+    const Arrays<V, Scratch> all(history);
+    Arrays<V, Scratch> arrays = all;
+    auto kernel = arrays.template take<size * size>(n * n);
+    auto r = arrays.template take<size>(n), c = arrays.template take<size>(n);
+    const V in_range = start<kColdStreams<kN>, V>(s, n, logits, kernel.view(), r.view(), c.view());
+    LinearScaling::forward<kN, false, V>(s.rounds, n, kernel.view(), r.view(), c.view(), arrays,
+                                         history);
     for (int a = 0; a < n; ++a) {
       for (int b = 0; b < n; ++b) {
-        m.kernel[a * n + b] = LinearScaling::entry(m.kernel[a * n + b], m.r[a], m.c[b]);
+        kernel[a * n + b] = LinearScaling::entry(kernel[a * n + b], r[a], c[b]);
       }
     }
-    const V good = good_lanes<kN>(n, m.in_range, m.r, m.c);
-    if (!all_good(good)) repair_forward(s, n, m.view(), good, m.kernel, history);
+    const V good = good_lanes<kN>(n, in_range, r.view(), c.view());
+    if (!all_good(good)) {
+      repair_forward<kColdStreams<kN>, V>(s, n, logits, good, kernel.view(), all, history);
+    }
     const bool swap = s.rows_first != s.transposed;
     for (int a = 0; a < n; ++a) {
       for (int b = 0; b < n; ++b) {
-        h_res[a * n + b] = swap ? m.kernel[b * n + a] : m.kernel[a * n + b];
+        h_res[a * n + b] = swap ? kernel[b * n + a] : kernel[a * n + b];
       }
     }
   }
@@ -209,21 +240,27 @@ struct Sinkhorn {
     constexpr int size = kN ? kN : kMaxStreams;
     const int n = kN ? kN : n_streams;
     const Settings s = Settings::from<typename Lane<V>::scalar>(settings);
-    Start<V, size> m;
-    start<kColdStreams<kN>>(s, n, logits, m.view());
-    const bool swap = s.rows_first != s.transposed;
-    V grad[size * size], spare[size * size];
-    for (int a = 0; a < n; ++a) {
-      for (int b = 0; b < n; ++b) {
-        grad[a * n + b] = swap ? grad_h_res[b * n + a] : grad_h_res[a * n + b];
-        spare[a * n + b] = grad[a * n + b];
+    const Arrays<V, Scratch> all(history);
+    Arrays<V, Scratch> arrays = all;
+    auto kernel = arrays.template take<size * size>(n * n);
+    auto r = arrays.template take<size>(n), c = arrays.template take<size>(n);
+    auto grad = arrays.template take<size * size>(n * n);
+    const V in_range = start<kColdStreams<kN>, V>(s, n, logits, kernel.view(), r.view(), c.view());
+    LinearScaling::forward<kN, true, V>(s.rounds, n, kernel.view(), r.view(), c.view(), arrays,
+                                        history);
+    const V good = good_lanes<kN>(n, in_range, r.view(), c.view());
+    load_grad<kN, V>(s, n, grad_h_res, grad.view());
+    sinkhorn_reverse<LinearScaling, kN, V>(s.rounds, n, kernel.view(), grad.view(), arrays,
+                                           history);
+    if (!all_good(good)) {
+      repair_backward<kColdStreams<kN>, V>(s, n, logits, grad_h_res, good, grad.view(), all,
+                                           history);
+      // The softmax is wanted once more.
+      if (all.kSameMemory) {
+        start<kColdStreams<kN>, V>(s, n, logits, kernel.view(), r.view(), c.view());
       }
     }
-    LinearScaling::forward<kN, true>(s.rounds, n, m.kernel, m.r, m.c, history);
-    sinkhorn_reverse<LinearScaling, kN>(s.rounds, n, m.kernel, grad, history);
-    const V good = good_lanes<kN>(n, m.in_range, m.r, m.c);
-    if (!all_good(good)) repair_backward(s, n, m.view(), good, spare, grad, history);
-    if (s.softmax_start) softmax_adjoint<kColdStreams<kN>>(s, n, m.kernel, grad);
+    if (s.softmax_start) softmax_adjoint<kColdStreams<kN>, V>(s, n, kernel.view(), grad.view());
     const V temperature = Lane<V>::set(s.temperature);
     for (int a = 0; a < n; ++a) {
       for (int b = 0; b < n; ++b) {
@@ -234,9 +271,9 @@ struct Sinkhorn {
   }
 
   /// From dL/dlog(softmax + eps) to dL/dS, in place. `start` is softmax + eps.
-  template <int kN, class V>
+  template <int kN, class V, class Array>
   static HYPERSTREAMS_HOST_DEVICE_COLD void softmax_adjoint(const Settings& s, int n_streams,
-                                                            const V* start, V* grad) {
+                                                            Array start, Array grad) {
     const int n = kN ? kN : n_streams;
     const V eps = Lane<V>::set(s.rounds.eps);
     for (int b = 0; b < n; ++b) {

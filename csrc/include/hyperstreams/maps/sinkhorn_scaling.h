@@ -15,6 +15,7 @@
 // column about 1.
 #pragma once
 
+#include "hyperstreams/maps/arrays.h"
 #include "hyperstreams/maps/scalar.h"
 
 namespace hyperstreams::maps {
@@ -31,22 +32,23 @@ constexpr HYPERSTREAMS_HOST_DEVICE int sinkhorn_history(int n, int rounds) {
   return n + 2 * n * rounds;
 }
 
+/// Numbers that either `forward` or the reverse sweep takes from `arrays` by itself.
+constexpr HYPERSTREAMS_HOST_DEVICE int sinkhorn_sweep_arrays(int n) { return 2 * n; }
+
 struct LinearScaling {
   /// K [n, n] row-major, r = r_0, c = c_0 (of no effect when eps is 0). On return r and c are
   /// final; `history` is filled when kHistory.
-  template <int kN, bool kHistory, class V, class Scratch>
+  template <int kN, bool kHistory, class V, class Array, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void forward(const SinkhornRounds& s, int n_streams,
-                                               const V* kernel_in, V* r_inout, V* c_inout,
-                                               Scratch history) {
+                                               Array kernel_in, Array r_inout, Array c_inout,
+                                               Arrays<V, Scratch> arrays, Scratch history) {
     const int n = kN ? kN : n_streams;
     const V one = Lane<V>::set(1), eps = Lane<V>::set(s.eps);
     constexpr int size = kN ? kN : kMaxStreams;
-    // Copies that no pointer reaches stay in registers.
-    V kernel[size * size], r[size], c[size], inv_r[size], inv_c[size];
-    for (int k = 0; k < n * n; ++k) kernel[k] = kernel_in[k];
+    auto kernel = arrays.template hold<size * size>(kernel_in, n * n);
+    auto r = arrays.template hold<size>(r_inout, n), c = arrays.template hold<size>(c_inout, n);
+    auto inv_r = arrays.template take<size>(n), inv_c = arrays.template take<size>(n);
     for (int a = 0; a < n; ++a) {
-      r[a] = r_inout[a];
-      c[a] = c_inout[a];
       inv_r[a] = s.eps > 0 ? one / r[a] : one;
       inv_c[a] = s.eps > 0 ? one / c[a] : one;
       if (kHistory) history[a] = r[a];
@@ -100,37 +102,37 @@ struct LogScaling {
     return largest + log(exp(a - largest) + exp(b - largest));
   }
 
-  /// As LinearScaling::forward, with the logarithms of K, r and c.
-  template <int kN, bool kHistory, class V, class Scratch>
-  static HYPERSTREAMS_HOST_DEVICE void forward(const SinkhornRounds& s, int n_streams,
-                                               const V* kernel, V* r, V* c, Scratch history) {
-    const int n = kN ? kN : n_streams;
-    const V zero = Lane<V>::set(0);
-    const V log_eps = Lane<V>::set(s.eps > 0 ? ::log(s.eps) : 0.0);
-    for (int a = 0; kHistory && a < n; ++a) history[a] = r[a];
-    // One axis: `of` is normalised given `given`; kernel element (x, y) is at x * dx + y * dy.
-    for (int half = s.skip_first ? 1 : 0; half < 2 * s.rounds; ++half) {
-      const bool columns = half % 2 == 0;
-      V* of = columns ? c : r;
-      const V* given = columns ? r : c;
-      const int dx = columns ? 1 : n, dy = columns ? n : 1;
-      for (int x = 0; x < n; ++x) {
-        V largest = kernel[x * dx] + given[0];
-        for (int y = 1; y < n; ++y) largest = max(largest, kernel[x * dx + y * dy] + given[y]);
-        V sum = zero;
-        for (int y = 0; y < n; ++y) {
-          sum = sum + exp(kernel[x * dx + y * dy] + given[y] - largest);
-        }
-        V total = largest + log(sum);
-        if (s.eps > 0) total = add_exp(total, log_eps - of[x]);
-        of[x] = zero - total;
+  /// One axis: `of` is normalised given `given`; kernel element (x, y) is at x * dx + y * dy.
+  template <class V, class Array>
+  static HYPERSTREAMS_HOST_DEVICE void normalise(bool has_eps, V log_eps, int n, Array kernel,
+                                                 int dx, int dy, Array given, Array of) {
+    for (int x = 0; x < n; ++x) {
+      V largest = kernel[x * dx] + given[0];
+      for (int y = 1; y < n; ++y) largest = max(largest, kernel[x * dx + y * dy] + given[y]);
+      V sum = Lane<V>::set(0);
+      for (int y = 0; y < n; ++y) {
+        sum = sum + exp(kernel[x * dx + y * dy] + given[y] - largest);
       }
-      if (kHistory && !columns) {
-        const int t = half / 2;
-        for (int a = 0; a < n; ++a) {
-          history[n + 2 * n * t + a] = c[a];
-          history[2 * n + 2 * n * t + a] = r[a];
-        }
+      V total = largest + log(sum);
+      if (has_eps) total = add_exp(total, log_eps - of[x]);
+      of[x] = Lane<V>::set(0) - total;
+    }
+  }
+
+  /// As LinearScaling::forward, with the logarithms of K, r and c.
+  template <int kN, bool kHistory, class V, class Array, class Scratch>
+  static HYPERSTREAMS_HOST_DEVICE void forward(const SinkhornRounds& s, int n_streams, Array kernel,
+                                               Array r, Array c, Scratch history) {
+    const int n = kN ? kN : n_streams;
+    const bool has_eps = s.eps > 0;
+    const V log_eps = Lane<V>::set(has_eps ? ::log(s.eps) : 0.0);
+    for (int a = 0; kHistory && a < n; ++a) history[a] = r[a];
+    for (int t = 0; t < s.rounds; ++t) {
+      if (t > 0 || !s.skip_first) normalise(has_eps, log_eps, n, kernel, 1, n, r, c);
+      normalise(has_eps, log_eps, n, kernel, n, 1, c, r);
+      for (int a = 0; kHistory && a < n; ++a) {
+        history[n + 2 * n * t + a] = c[a];
+        history[2 * n + 2 * n * t + a] = r[a];
       }
     }
   }
@@ -147,20 +149,22 @@ struct LogScaling {
 };
 
 /// From `grad` = dL/dM of the last round to dL/dlog M_0, in place.
-template <class Scaling, int kN, class V, class Scratch>
+template <class Scaling, int kN, class V, class Array, class Scratch>
 HYPERSTREAMS_HOST_DEVICE void sinkhorn_reverse(const SinkhornRounds& s, int n_streams,
-                                               const V* kernel_in, V* grad_inout, Scratch history) {
+                                               Array kernel_in, Array grad_inout,
+                                               Arrays<V, Scratch> arrays, Scratch history) {
   const int n = kN ? kN : n_streams;
   constexpr int size = kN ? kN : kMaxStreams;
-  V kernel[size * size], grad[size * size], r[size] = {}, c[size] = {};
+  auto kernel = arrays.template hold<size * size>(kernel_in, n * n);
+  auto grad = arrays.template hold<size * size>(grad_inout, n * n);
+  auto r = arrays.template take<size>(n), c = arrays.template take<size>(n);
   for (int a = 0; a < n; ++a) {
     c[a] = history[n + 2 * n * (s.rounds - 1) + a];
     r[a] = history[2 * n + 2 * n * (s.rounds - 1) + a];
   }
   for (int a = 0; a < n; ++a) {
     for (int b = 0; b < n; ++b) {
-      kernel[a * n + b] = kernel_in[a * n + b];
-      grad[a * n + b] = grad_inout[a * n + b] * Scaling::entry(kernel[a * n + b], r[a], c[b]);
+      grad[a * n + b] = grad[a * n + b] * Scaling::entry(kernel[a * n + b], r[a], c[b]);
     }
   }
   for (int t = s.rounds - 1; t >= 0; --t) {

@@ -23,8 +23,8 @@ HYPERSTREAMS_HOST_DEVICE V in_chains(int count, V start, const Step& step, const
 
 /// weight[k] = exp(logits[k] - the largest), for count >= 1. Returns 1 / sum of weights: their
 /// products are softmax(logits).
-template <class V, class In>
-HYPERSTREAMS_HOST_DEVICE V softmax_weights(In logits, int count, V* weight) {
+template <class V, class In, class Array>
+HYPERSTREAMS_HOST_DEVICE V softmax_weights(In logits, int count, Array weight) {
   const V largest = in_chains(
       count, V(logits[0]), [&](int k, V top) { return max(top, logits[k]); },
       [](V a, V b) { return max(a, b); });

@@ -9,6 +9,7 @@
 // nothing to solve, and no difference of large numbers.
 #pragma once
 
+#include "hyperstreams/maps/arrays.h"
 #include "hyperstreams/maps/scalar.h"
 #include "hyperstreams/maps/settings.h"
 
@@ -93,7 +94,12 @@ struct Spectral {
   static constexpr int kMaxStaticStreams = kMaxSpectralStreams;
 
   static constexpr HYPERSTREAMS_HOST_DEVICE int logit_count(int n) { return (n - 1) * (n - 1); }
-  static constexpr HYPERSTREAMS_HOST_DEVICE int scratch_size(const MapSettings&, int) { return 0; }
+  static constexpr HYPERSTREAMS_HOST_DEVICE MapSpace forward_space(const MapSettings&, int) {
+    return {0, 0};
+  }
+  static constexpr HYPERSTREAMS_HOST_DEVICE MapSpace backward_space(const MapSettings&, int) {
+    return {0, 0};
+  }
 
   template <class V>
   static HYPERSTREAMS_HOST_DEVICE V helmert(int i) {

@@ -120,8 +120,8 @@ Storage& shared() {
 
 template <class T>
 T* dynamic_shared() {
-  static const char key = 0;
-  return static_cast<T*>(emulation::shared_memory(&key, emulation::dynamic_shared_bytes));
+  const size_t& bytes = emulation::dynamic_shared_bytes;
+  return static_cast<T*>(emulation::shared_memory(&bytes, bytes));
 }
 
 inline void copy_async(uint4* to, const uint4* from) {

@@ -196,7 +196,7 @@ void finish_copies(size_t left) {
 void* shared_memory(const void* key, size_t bytes) {
   auto [entry, is_new] = block().shared.try_emplace(key);
   if (is_new) {
-    entry->second.resize((bytes + sizeof(double) - 1) / sizeof(double));
+    entry->second.resize(bytes / sizeof(double) + 1);
     std::memset(entry->second.data(), 0xff, entry->second.size() * sizeof(double));
   }
   return entry->second.data();

@@ -64,7 +64,7 @@ void plan_forward(const BoundaryShape& s, BoundaryPlan& plan) {
   ScratchLayout layout;
   plan.forward.weights = layout.take(may_need_fragments ? fragments * kFragmentFloats : 0);
   plan.forward.sums = layout.take(s.logits == 0 ? 0 : plan.parts * rows * (s.logits + 1));
-  plan.forward.map = layout.take(plan.read.grid_x * kWarp * s.map_scratch);
+  plan.forward.map = layout.take(plan.read.grid_x * kWarp * s.map_forward);
   plan.forward.size = layout.size();
 }
 
@@ -98,7 +98,7 @@ void plan_backward(const BoundaryShape& s, BoundaryPlan& plan) {
   plan.backward.bias = layout.take(plan.token_parts * s.width);
   plan.backward.coefficients = layout.take(plan.adjoint.grid_x * 4 * s.coefficients);
   plan.backward.tokens = layout.take(plan.sums.grid_x * 2 * sums);
-  plan.backward.map = layout.take(plan.adjoint.grid_x * kWarp * s.map_scratch);
+  plan.backward.map = layout.take(plan.adjoint.grid_x * kWarp * s.map_backward);
   plan.backward.size = layout.size();
 }
 
@@ -106,12 +106,18 @@ void plan_backward(const BoundaryShape& s, BoundaryPlan& plan) {
 
 BoundaryShape boundary_shape(int64_t tokens, int n_streams, int64_t width, DType dtype,
                              const CoefficientSettings* next) {
-  BoundaryShape shape = {tokens, n_streams, width, dtype, 0, 0, false, 0};
+  BoundaryShape shape = {};
+  shape.tokens = tokens;
+  shape.n_streams = n_streams;
+  shape.width = width;
+  shape.dtype = dtype;
   if (!next) return shape;
   shape.coefficients = 2 * n_streams + mix_logit_count(next->map, next->map_settings, n_streams);
   shape.per_stream = next->per_stream;
   shape.logits = next->per_stream ? 2 + n_streams : shape.coefficients;
-  shape.map_scratch = mix_scratch_size(next->map, next->map_settings, n_streams);
+  shape.map_forward = mix_forward_space(next->map, next->map_settings, n_streams).kept;
+  shape.map_backward = mix_backward_space(next->map, next->map_settings, n_streams).kept;
+  shape.single = plan_coefficients(tokens, *next);
   return shape;
 }
 
@@ -136,8 +142,8 @@ BoundaryPlan plan_boundary(const BoundaryShape& s, int64_t alignment) {
   plan.block_per_token = plan_owners(s.tokens, vectors, false).threads_per_token != kWarp;
   plan.read_block_per_token = s.tokens < kWarps * kFullDevice / 2;
   const int64_t map_tiles = s.logits == 0 ? 0 : ceil_div(s.tokens, plan.tokens_per_tile);
-  plan.read = map_launch(map_tiles, kMaxGridX, s.map_scratch);
-  plan.adjoint = map_launch(map_tiles, kMaxPartials, s.map_scratch);
+  plan.read = map_launch(map_tiles, kMaxGridX, s.map_forward);
+  plan.adjoint = map_launch(map_tiles, kMaxPartials, s.map_backward);
   plan_forward(s, plan);
   plan_backward(s, plan);
   return plan;

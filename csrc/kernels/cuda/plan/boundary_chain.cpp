@@ -10,8 +10,7 @@ BoundaryChainScratch plan_boundary_chain(const BoundaryShape& s, bool backward) 
   const int64_t n = s.n_streams, rows = s.tokens * (s.per_stream ? n : 1);
   const ProjectShape project = {rows, s.per_stream ? 1 : s.n_streams, s.width, s.logits, s.dtype};
   const bool has_controller = s.logits > 0;
-  const CoefficientsPlan coefficients = plan_coefficients(s.tokens, s.map_scratch);
-  scratch.map = layout.take(has_controller ? coefficients.scratch : 0);
+  scratch.map = layout.take(backward ? s.single.backward.scratch : s.single.forward.scratch);
   if (!backward) {
     scratch.project = layout.take(has_controller ? plan_project(project, 1).workspace : 0);
     scratch.size = layout.size();
@@ -25,7 +24,7 @@ BoundaryChainScratch plan_boundary_chain(const BoundaryShape& s, bool backward) 
     scratch.grad_pre = layout.take(s.tokens * n);
     scratch.grad_logits = layout.take(s.tokens * s.coefficients);
     scratch.grad_rms = layout.take(rows);
-    scratch.coefficients = layout.take(coefficients.partials * 4 * s.coefficients);
+    scratch.coefficients = layout.take(s.single.partials * 4 * s.coefficients);
   }
   const MixWritePlan write = plan_mix_write(s.tokens, s.width, s.dtype, 1, true);
   scratch.write = layout.take(write.backward.partials * 2 * (n * n + n));

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "arithmetic.h"
+#include "hyperstreams/maps/scalar.h"
 #include "hyperstreams/plan.h"
 
 namespace hyperstreams::cuda {
@@ -10,22 +11,38 @@ namespace {
 constexpr int kWarp = 32;
 // Rows that sums over tokens leave at most: enough blocks for the largest devices.
 constexpr int64_t kMaxPartials = 1024;
+// What every architecture from sm_80 on gives a block.
+constexpr int64_t kMaxSharedBytes = 96 << 10;
 // Scratch takes at most this many bytes, or else serves one block.
 constexpr int64_t kMaxScratchBytes = int64_t{64} << 20;
 
+CoefficientsPass plan_pass(int64_t blocks, const MapSpace& space) {
+  constexpr int64_t kBytes = kWarp * sizeof(float);  // of one number of every thread
+  CoefficientsPass pass;
+  pass.keeps_in_shared = (int64_t{space.arrays} + space.kept) * kBytes <= kMaxSharedBytes;
+  const int64_t in_shared = space.arrays + (pass.keeps_in_shared ? space.kept : 0);
+  const int64_t in_scratch = pass.keeps_in_shared ? 0 : space.kept;
+  if (in_scratch > 0) {
+    blocks = std::min(blocks, std::max<int64_t>(kMaxScratchBytes / (in_scratch * kBytes), 1));
+  }
+  pass.launch = {blocks, 1, kWarp, 1, static_cast<int>(in_shared * kBytes)};
+  pass.arrays = space.arrays;
+  pass.scratch = blocks * kWarp * in_scratch;
+  return pass;
+}
+
 }  // namespace
 
-CoefficientsPlan plan_coefficients(int64_t tokens, int64_t scratch_per_token) {
+CoefficientsPlan plan_coefficients(int64_t tokens, const CoefficientSettings& s) {
   const int64_t warps = ceil_div(tokens, kWarp);
-  int64_t most = kMaxGridX;
-  if (scratch_per_token > 0) {
-    most = std::max<int64_t>(kMaxScratchBytes / (scratch_per_token * kWarp * 4), 1);
-  }
   CoefficientsPlan plan;
-  plan.forward = {std::min(warps, most), 1, kWarp, 1};
-  plan.backward = {std::min({warps, most, kMaxPartials}), 1, kWarp, 1};
-  plan.partials = plan.backward.grid_x;
-  plan.scratch = plan.forward.grid_x * kWarp * scratch_per_token;
+  plan.forward =
+      plan_pass(std::min(warps, kMaxGridX), mix_forward_space(s.map, s.map_settings, s.n_streams));
+  MapSpace backward = mix_backward_space(s.map, s.map_settings, s.n_streams);
+  // Sums per stream.
+  if (s.n_streams > maps::kMaxRegisterStreams) backward.arrays += s.n_streams;
+  plan.backward = plan_pass(std::min(warps, kMaxPartials), backward);
+  plan.partials = plan.backward.launch.grid_x;
   return plan;
 }
 

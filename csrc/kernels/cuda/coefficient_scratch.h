@@ -1,0 +1,48 @@
+// Where a thread of coefficients keeps what is not in registers.
+#pragma once
+
+#include <type_traits>
+
+#include "device/device.h"
+#include "hyperstreams/maps/arrays.h"
+#include "hyperstreams/plan.h"
+
+namespace hyperstreams::cuda {
+
+/// Whether a kernel for n = kN (0: known at run time only) holds a token's arrays in registers.
+template <int kN>
+constexpr bool kInRegisters = kN >= 1 && kN <= maps::kMaxRegisterStreams;
+
+/// What a map keeps: element k of every thread lies together.
+struct StridedScratch {
+  float* data;
+  int64_t stride;
+  __device__ __forceinline__ float& operator[](int k) const { return data[k * stride]; }
+};
+
+using SharedArray = maps::Interleaved<float, kWarpThreads>;
+using SharedScratch = maps::InterleavedScratch<float, kWarpThreads, StridedScratch>;
+
+template <int kN>
+using ThreadScratch = std::conditional_t<kInRegisters<kN>, StridedScratch, SharedScratch>;
+
+/// This thread's part of a launch's scratch, for the threads of one warp per block.
+__device__ __forceinline__ StridedScratch thread_scratch(void* scratch) {
+  const int64_t thread = int64_t{blockIdx.x} * kWarpThreads + lane();
+  return {static_cast<float*>(scratch) + thread, int64_t{gridDim.x} * kWarpThreads};
+}
+
+template <int kN>
+__device__ __forceinline__ ThreadScratch<kN> thread_scratch(const CoefficientsPass& pass,
+                                                            void* scratch) {
+  float* const shared = dynamic_shared<float>() + lane();
+  StridedScratch kept{shared + pass.arrays * kWarpThreads, kWarpThreads};
+  if (!pass.keeps_in_shared) kept = thread_scratch(scratch);
+  if constexpr (kInRegisters<kN>) {
+    return kept;
+  } else {
+    return {shared, kept};
+  }
+}
+
+}  // namespace hyperstreams::cuda
