@@ -7,6 +7,7 @@
 #include "cuda_testing.h"
 #include "hyperstreams/boundary.h"
 #include "hyperstreams/plan.h"
+#include "kernels/cuda/boundary_plan.h"
 
 namespace hyperstreams::cuda::testing {
 namespace {
@@ -103,7 +104,9 @@ class Problem {
     for (float& value : phi_) value *= scale;
   }
 
-  Outputs<S, Y> run() const {
+  /// change(plan): another plan for the forward.
+  template <class Change>
+  Outputs<S, Y> run(const Change& change) const {
     const int64_t size = c_.tokens * n_ * c_.width, rows = c_.is_static ? 1 : c_.tokens;
     const auto with = [](bool present, int64_t count) { return present ? count : 0; };
     const bool next = c_.has_controller, mixes = c_.has_write && c_.has_mix;
@@ -125,7 +128,9 @@ class Problem {
         grad_weights(with(c_.gives_weights, rows * n_));
     const BoundaryPlan plan = plan_boundary(
         boundary_shape(c_.tokens, n_, c_.width, kDType<S>, next ? &c_.settings : nullptr), 2);
-    Guarded<uint4> forward_scratch(plan.forward.size / 4), scratch(plan.backward.size / 4);
+    BoundaryPlan forward_plan = plan;
+    const bool changed = change(forward_plan);
+    Guarded<uint4> forward_scratch(forward_plan.forward.size / 4), scratch(plan.backward.size / 4);
 
     const StreamsView state =
         c_.has_write ? StreamsView{x_out.data(), n_ * c_.width, c_.width} : x_.streams();
@@ -151,13 +156,14 @@ class Problem {
                                            h_pre.data(),
                                            h_post.data(),
                                            h_res.data()};
-    EXPECT_EQ(boundary_forward({c_.has_write ? &write : nullptr,
-                                next ? &project : nullptr,
-                                next ? &coefficients : nullptr,
-                                {c_.tokens, n_, c_.width, kDType<S>, state, weights, u.data()},
-                                reinterpret_cast<float*>(forward_scratch.data())},
-                               nullptr),
-              Status::kOk);
+    const BoundaryArgs args = {c_.has_write ? &write : nullptr,
+                               next ? &project : nullptr,
+                               next ? &coefficients : nullptr,
+                               {c_.tokens, n_, c_.width, kDType<S>, state, weights, u.data()},
+                               reinterpret_cast<float*>(forward_scratch.data())};
+    EXPECT_EQ(
+        changed ? boundary_forward(args, forward_plan, nullptr) : boundary_forward(args, nullptr),
+        Status::kOk);
 
     const MixWriteBackwardArgs of_write = {c_.tokens,
                                            n_,
@@ -225,6 +231,10 @@ class Problem {
             inv_rms.copy(),     grad_h_res.copy(), grad_h_post.copy(), grad_write_bias.copy(),
             grad_phi.copy(),    grad_norm.copy(),  grad_alpha.copy(),  grad_bias.copy(),
             grad_weights.copy()};
+  }
+
+  Outputs<S, Y> run() const {
+    return run([](BoundaryPlan&) { return false; });
   }
 
   void check(const Outputs<S, Y>& out) const {
@@ -586,6 +596,74 @@ TEST(CudaBoundary, SumsOverEverySplit) {
   check_case<BFloat16>({70, 264, sinkhorn(4)});
   check_case<float>({19, 520, sinkhorn(4)});
   check_case<Float16>({18, 289, sinkhorn(3)});
+}
+
+TEST(CudaBoundary, SameBitsAtAnyAlignmentAndStride) {
+  for (const int variant : {0, 2}) {
+    Case aligned{19, 40, sinkhorn(4, variant)};
+    aligned.has_bias = true;
+    const auto out = Problem<BFloat16, BFloat16>(aligned).run();
+    for (const auto& [offset, padding] : {std::pair{1, 0}, {0, 1}, {8, 8}, {3, 5}}) {
+      Case c = aligned;
+      c.offset = offset;
+      c.padding = padding;
+      EXPECT_TRUE(same_bits(Problem<BFloat16, BFloat16>(c).run(), out)) << c;
+    }
+  }
+  Case wide{3, 1032, sinkhorn(3)};  // a token's sums are a block's
+  const auto out = Problem<float, float>(wide).run();
+  wide.offset = 1;
+  EXPECT_TRUE(same_bits(Problem<float, float>(wide).run(), out));
+}
+
+// Warps that take pieces, or tokens; W from fragments, or as it is.
+TEST(CudaBoundary, SameBitsUnderEverySplit) {
+  for (const int variant : {0, 2}) {
+    const Case c{37, 296, sinkhorn(4, variant)};
+    const Problem<BFloat16, BFloat16> problem(c);
+    const auto out = problem.run();
+    for (const bool by_warp : {false, true}) {
+      for (const bool direct : {false, true}) {
+        if (variant == 2 && direct) continue;  // no such kernel in whole vectors
+        const auto again = problem.run([&](BoundaryPlan& plan) {
+          plan = plan_boundary(boundary_shape(c.tokens, 4, c.width, DType::kBFloat16, &c.settings),
+                               16);
+          plan.pieces_by_warp = by_warp;
+          plan.write.grid_x = by_warp ? 3 : 1;
+          plan.direct = direct;
+          plan.forward.weights = plan.forward.size;
+          plan.forward.size += 16 * plan.weights.grid_x * 8 * 3 * 32;
+          return true;
+        });
+        EXPECT_TRUE(same_bits(again, out)) << by_warp << direct;
+      }
+    }
+  }
+}
+
+TEST(CudaBoundary, TokensDoNotDependOnTheBatch) {
+  const auto begins = [](const auto& whole, const auto& part) {
+    return std::memcmp(whole.data(), part.data(), part.size() * sizeof(part[0])) == 0;
+  };
+  const auto all = Problem<float, float>({35, 64, sinkhorn(4)}).run();
+  for (const int64_t tokens : {1, 8, 17}) {
+    const auto few = Problem<float, float>({tokens, 64, sinkhorn(4)}).run();
+    EXPECT_TRUE(begins(all.x_out, few.x_out) && begins(all.u, few.u));
+    EXPECT_TRUE(begins(all.logits, few.logits) && begins(all.inv_rms, few.inv_rms));
+    EXPECT_TRUE(begins(all.h_pre, few.h_pre) && begins(all.h_res, few.h_res));
+    EXPECT_TRUE(begins(all.grad_x, few.grad_x) && begins(all.grad_y, few.grad_y));
+    EXPECT_TRUE(begins(all.grad_h_res, few.grad_h_res));
+    EXPECT_TRUE(begins(all.grad_h_post, few.grad_h_post));
+  }
+}
+
+TEST(CudaBoundary, RefusesDouble) {
+  BoundaryArgs args = {};
+  args.read.dtype = DType::kFloat64;
+  EXPECT_EQ(boundary_forward(args, nullptr), Status::kUnsupportedDType);
+  BoundaryBackwardArgs backward = {};
+  backward.read.dtype = DType::kFloat64;
+  EXPECT_EQ(boundary_backward(backward, nullptr), Status::kUnsupportedDType);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 
 #include "boundary_chain.h"
 #include "boundary_kernels.h"
+#include "boundary_plan.h"
 #include "boundary_state.h"
 #include "dispatch.h"
 #include "map_dispatch.h"
@@ -51,6 +52,12 @@ __global__ void __launch_bounds__(kFragmentThreads)
   for (int p = 0; p < kFloatPieces; ++p) {
     args.out[weight_fragment(chunk, args.tiles, tile, p) + lane()] = words[p];
   }
+}
+
+MixWriteArgs write_of(const BoundaryArgs& args) {
+  if (args.write) return *args.write;
+  const ReadArgs& read = args.read;
+  return without_write(read.tokens, read.n_streams, read.width, read.dtype, read.x);
 }
 
 int64_t alignment_of(const BoundaryArgs& args, const MixWriteArgs& write) {
@@ -123,9 +130,7 @@ Status queue_read(const BoundaryArgs& args, const BoundaryPlan& plan, bool weigh
 
 Status boundary_forward(const BoundaryArgs& args, Stream stream) {
   const ReadArgs& read = args.read;
-  const MixWriteArgs write =
-      args.write ? *args.write
-                 : without_write(read.tokens, read.n_streams, read.width, read.dtype, read.x);
+  const MixWriteArgs write = write_of(args);
   if (!supports_mix_write(write.dtype, write.y_dtype)) return Status::kUnsupportedDType;
   if (read.tokens == 0) return Status::kOk;
   const BoundaryShape shape =
@@ -133,9 +138,13 @@ Status boundary_forward(const BoundaryArgs& args, Stream stream) {
                      args.coefficients ? &args.coefficients->settings : nullptr);
   const BoundaryPlan plan = plan_boundary(shape, alignment_of(args, write));
   if (!plan.fused) return boundary_chain_forward(args, shape, stream);
-  const bool weights_given = !args.coefficients || read.h_pre.data != args.coefficients->h_pre;
+  return boundary_forward(args, plan, stream);
+}
+
+Status boundary_forward(const BoundaryArgs& args, const BoundaryPlan& plan, Stream stream) {
+  const bool weights_given = !args.coefficients || args.read.h_pre.data != args.coefficients->h_pre;
   // Without a write, X' is there, and the first kernel is for its sums.
-  Status status = queue_write(args, plan, write, weights_given, stream);
+  const Status status = queue_write(args, plan, write_of(args), weights_given, stream);
   if (status != Status::kOk || !args.coefficients) return status;
   return queue_read(args, plan, weights_given, stream);
 }

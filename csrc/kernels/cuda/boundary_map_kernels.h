@@ -159,13 +159,12 @@ __device__ __forceinline__ void dot_token(const BoundaryAdjointArgs& args, int64
        c += int64_t{threads} * kRowChannels) {
     const int64_t count = state.width - c;
     float source[kN][kRowChannels], branch[1][kRowChannels] = {}, grad_u[1][kRowChannels];
-    load_rows(state.dtype, whole, state.x.data, t * state.x.token_stride + c,
-              state.x.stream_stride, count, source);
+    load_rows(state.dtype, whole, state.x.data, t * state.x.token_stride + c, state.x.stream_stride,
+              count, source);
     load_rows(state.dtype, whole, args.grad_u.data, t * args.grad_u.token_stride + c, 0, count,
               grad_u);
     if (state.y.data) {
-      load_rows(state.y_dtype, whole, state.y.data, t * state.y.token_stride + c, 0, count,
-                branch);
+      load_rows(state.y_dtype, whole, state.y.data, t * state.y.token_stride + c, 0, count, branch);
       if (state.bias) {
         float bias[1][kRowChannels];
         load_rows(DType::kFloat32, whole, state.bias, c, 0, count, bias);
@@ -202,9 +201,10 @@ struct ReadTerms {
 template <class Map, int kN>
 class BoundaryTokenAdjoint {
  public:
-  /// of_rms: what the logits give to the inverse rms, kept from the first step to the second.
+  /// of_rms: what the logits give to the inverse rms by stream, and in all; kept from the first
+  /// step to the second.
   __device__ __forceinline__ BoundaryTokenAdjoint(const BoundaryAdjointArgs& args, int mix_count,
-                                                  int64_t t, float (&of_rms)[kN])
+                                                  int64_t t, float (&of_rms)[kN + 1])
       : args_(args), c_(args.coefficients), t_(t), logits_(c_, kN, mix_count, t), of_rms_(of_rms) {
     grad_logits_ = static_cast<float*>(c_.grad_logits) + t * (2 * kN + mix_count);
   }
@@ -236,14 +236,17 @@ class BoundaryTokenAdjoint {
         static_cast<const float*>(c_.grad_h_pre.data) + t_ * c_.grad_h_pre.token_stride;
 #pragma unroll
     for (int k = 0; k < kN; ++k) logit(k, grad_pre[k] + dot[k], c_.settings.read, 0, terms);
-    const int count = c_.settings.per_stream ? kN : 1;
-    float* factor = static_cast<float*>(c_.grad_inv_rms) + t_ * count;
-#pragma unroll
-    for (int i = 0; i < kN; ++i) {
-      if (i >= count) continue;
-      factor[i] = statistic_factor(args_.features, args_.eps, args_.eps_position, logits_.rms(i),
-                                   of_rms_[i]);
+    const auto factor = [&](int i, float of_rms) {
+      return statistic_factor(args_.features, args_.eps, args_.eps_position, logits_.rms(i),
+                              of_rms);
+    };
+    float* out = static_cast<float*>(c_.grad_inv_rms);
+    if (!c_.settings.per_stream) {
+      out[t_] = factor(0, of_rms_[kN]);
+      return;
     }
+#pragma unroll
+    for (int i = 0; i < kN; ++i) out[t_ * kN + i] = factor(i, of_rms_[i]);
   }
 
  private:
@@ -254,10 +257,9 @@ class BoundaryTokenAdjoint {
     terms.alpha[k] = to.alpha;
     terms.bias[k] = to.bias;
     grad_logits_[logits_.place(k)] = to.logit;
-#pragma unroll
-    for (int i = 0; i < kN; ++i) {
-      if (i == (c_.settings.per_stream ? k % kN : 0)) of_rms_[i] += to.rms;
-    }
+    // Both: a choice between them would need their addresses.
+    of_rms_[k % kN] += to.rms;
+    of_rms_[kN] += to.rms;
   }
 
   const BoundaryAdjointArgs& args_;
@@ -265,7 +267,7 @@ class BoundaryTokenAdjoint {
   int64_t t_;
   TokenLogits logits_;
   float* grad_logits_;
-  float (&of_rms_)[kN];
+  float (&of_rms_)[kN + 1];
 };
 
 /// The sums of token lane() of the tile.
@@ -294,7 +296,7 @@ __global__ void __launch_bounds__(kMapThreads, 1)
        tile.advance()) {
     const int64_t t = tile.first + lane();
     const bool has_token = tile.takes_map() && t < tile.end;
-    float of_rms[kN] = {};
+    float of_rms[kN + 1] = {};
     if (tile.takes_map()) {
       ParameterTerms<kN> terms;
       if (has_token) {

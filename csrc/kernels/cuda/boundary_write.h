@@ -10,8 +10,9 @@
 // the product. Blocks: x along the tokens, y along parts of the channels, 8 pieces each. A block is
 // 8 groups of 16 tokens or, for few tokens, one group whose pieces go to 8 warps and meet in shared
 // memory.
-//   (2n + 1) C elements (C more for u, for which X' is read again while it is near), n n + n floats and K + 1 floats per part and token; W is
-//   read once per block, as fragments or, with few tokens, as it lies in memory.
+//   (2n + 1) C elements (C more for u, for which a thread reads its X' back from the nearest
+//   cache), n n + n floats, and K + 1 floats per part and token; W is read once per block, as
+//   fragments or, with few tokens, as it lies in memory.
 //
 // Deterministic: a sum runs over the chunks of a piece, streams inside; pieces are added in
 // ascending order to a part; the second kernel adds the parts. That order depends on n, C and
@@ -151,8 +152,7 @@ class WriteWarp {
   __device__ __forceinline__ void read(int64_t t, int64_t c, int64_t left) const {
     const ReadArgs& args = args_.read;
     const S* x = static_cast<const S*>(args.x.data) + t * args.x.token_stride + c;
-    const float* weights =
-        static_cast<const float*>(args.h_pre.data) + t * args.h_pre.token_stride;
+    const float* weights = static_cast<const float*>(args.h_pre.data) + t * args.h_pre.token_stride;
     float u[kLaneChannels];
 #pragma unroll
     for (int j = 0; j < kN; ++j) {
