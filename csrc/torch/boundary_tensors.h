@@ -200,7 +200,6 @@ struct BoundaryScratchSizes {
 /// What the backward takes beside the forward's inputs, its results and its scratch.
 struct BoundaryGradients {
   const BoundaryInputs& b;
-  Tensor none;
   std::optional<MixWriteGradients> adjoint;
   Tensor grad_x, grad_phi, grad_norm, grad_alpha, grad_bias, grad_weights;
   std::optional<Rows> pre, post, res, z, rms, own;
@@ -221,7 +220,6 @@ struct BoundaryGradients {
                     const Tensor& logits, const Tensor& inv_rms, const Tensor& h_pre,
                     const char* op)
       : b(inputs),
-        none(new_empty(b.x, {0}, b.type)),
         grad_x(b.x),
         grad_phi(gradient_of(phi)),
         grad_norm(gradient_of(norm_weight)),
@@ -294,10 +292,10 @@ struct BoundaryGradients {
   std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> all()
       const {
     return {grad_x,
-            adjoint ? adjoint->grad_y : none,
-            adjoint ? adjoint->grad_h_res : none,
-            adjoint ? adjoint->grad_h_post : none,
-            adjoint ? adjoint->grad_bias : none,
+            adjoint ? adjoint->grad_y : none(),
+            adjoint ? adjoint->grad_h_res : none(),
+            adjoint ? adjoint->grad_h_post : none(),
+            adjoint ? adjoint->grad_bias : none(),
             grad_phi,
             grad_norm,
             grad_alpha,
@@ -306,8 +304,10 @@ struct BoundaryGradients {
   }
 
  private:
+  /// A tensor of its own: results do not alias.
+  Tensor none() const { return new_empty(b.x, {0}, b.type); }
   Tensor gradient_of(const OptionalTensor& input) const {
-    return input ? new_empty_as(*input) : new_empty(b.x, {0}, b.type);
+    return input ? new_empty_as(*input) : none();
   }
 };
 

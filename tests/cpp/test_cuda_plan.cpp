@@ -323,7 +323,7 @@ void check_boundary(const BoundaryShape& s, const BoundaryPlan& plan) {
   EXPECT_LT((plan.write.grid_x - 1) * per_block, s.tokens);
   EXPECT_GE(plan.tiles * 8, s.logits);
   for (const LaunchShape& maps : {plan.read, plan.adjoint}) {
-    EXPECT_EQ(maps.block_x, 288);
+    EXPECT_EQ(maps.block_x, 256);
     EXPECT_GE(maps.grid_x, s.logits > 0 ? 1 : 0);
     EXPECT_LT((maps.grid_x - 1) * plan.tokens_per_tile, s.tokens);
     EXPECT_LE(maps.grid_x, kMaxGridX);

@@ -2,8 +2,8 @@
 // by boundary_map_<name>.cu.
 //
 // A block owns tiles of up to 32 tokens, in strides of the grid. Its last warp takes the map, a
-// token per thread, while the other eight walk along the channels; a token belongs to one of them,
-// or to all eight.
+// token per thread, while the other seven walk along the channels; a token belongs to one of them,
+// or to all seven.
 //
 // Forward (boundary_read_kernel): the parts of logits and squares are added, in ascending order;
 // then h_pre, h_post, h_res of the tile by one warp, and
@@ -11,7 +11,7 @@
 //   (n + 1) C elements, K + 1 floats per part, 2n + n n + K + 1 floats per token.
 //
 // Backward (boundary_adjoint_kernel): X' rebuilt from X and y, and
-//   grad_h_pre[t, i] = grad_h_pre beside + sum_c grad_u[t, c] X'[t, i, c]    by eight warps
+//   grad_h_pre[t, i] = grad_h_pre beside + sum_c grad_u[t, c] X'[t, i, c]    by seven warps
 //   grad_logits, and the factor of X' in G that stands for grad_inv_rms       by the last one
 //   (n + 2) C elements and about 2 K + 2 n n floats per token.
 //
@@ -28,7 +28,7 @@
 
 namespace hyperstreams::cuda {
 
-constexpr int kMapThreads = 288;
+constexpr int kMapThreads = 256;
 constexpr int kStreamWarps = kMapThreads / kWarpThreads - 1;
 constexpr int kTileTokens = 32;  // at most
 
@@ -53,7 +53,7 @@ struct MapTiles {
   __device__ __forceinline__ void advance() { start(first + int64_t{gridDim.x} * per_tile); }
   __device__ __forceinline__ bool takes_map() const { return warp == kStreamWarps; }
 
-  /// Calls f(token, rank, threads) for the tokens of this warp, which is one of the eight.
+  /// Calls f(token, rank, threads) for the tokens of this warp, which is one of the seven.
   template <class F>
   __device__ __forceinline__ void for_tokens(bool block_per_token, const F& f) const {
     const int rank = block_per_token ? static_cast<int>(threadIdx.x) : lane();

@@ -12,7 +12,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = 8;
 constexpr int64_t kWarp = 32;
-constexpr int kMapThreads = 288;
+constexpr int kMapThreads = 256;
 constexpr int kMaxFusedStreams = 4;
 constexpr int64_t kChunk = 32;
 constexpr int64_t kPieces = 8;
@@ -135,12 +135,13 @@ BoundaryPlan plan_boundary(const BoundaryShape& s, int64_t alignment) {
   plan.tiles = static_cast<int>(s.per_stream                     ? 1
                                 : s.n_streams == 4 && tiles <= 3 ? 3
                                                                  : most_tiles(s.n_streams));
-  plan.tokens_per_tile = s.tokens >= 32 * kFullDevice / 2   ? 32
-                         : s.tokens >= 16 * kFullDevice / 2 ? 16
-                                                            : 8;
+  // Seven warps share a tile evenly.
+  plan.tokens_per_tile = s.tokens >= 28 * kFullDevice / 2   ? 28
+                         : s.tokens >= 14 * kFullDevice / 2 ? 14
+                                                            : 7;
   const int64_t vectors = row_vectors(s.width, s.dtype, 16).count;
   plan.block_per_token = plan_owners(s.tokens, vectors, false).threads_per_token != kWarp;
-  plan.read_block_per_token = s.tokens < kWarps * kFullDevice / 2;
+  plan.read_block_per_token = s.tokens < 7 * kFullDevice / 2;
   const int64_t map_tiles = s.logits == 0 ? 0 : ceil_div(s.tokens, plan.tokens_per_tile);
   plan.read = map_launch(map_tiles, kMaxGridX, s.map_forward);
   plan.adjoint = map_launch(map_tiles, kMaxPartials, s.map_backward);
