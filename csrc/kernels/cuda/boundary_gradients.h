@@ -87,11 +87,24 @@ class GradientWarp {
   /// Tokens [first, first + 16): everything but the sums over channels, whose parts go to `sums`
   /// [16][kPadded].
   __device__ __forceinline__ void group(int64_t first, float (&sums)[kGroupTokens][kPadded]) {
-    float gradient[kN][2][4] = {};
-    add_weights(first, gradient);
+    const int64_t t = first + g_, t8 = t + 8;
+    float product[kN][2][4] = {};
     uint32_t state[kN][kPieces<S>][4];
-    row<0>(first + g_, gradient, state, sums[g_]);
-    row<1>(first + g_ + 8, gradient, state, sums[g_ + 8]);
+    if constexpr (sizeof(S) == 2) {  // registers enough to load all at once
+      TokenRow row, row8;
+      load(t, row);
+      load(t8, row8);
+      add_weights(first, product);
+      complete<0>(t, row, product, state, sums[g_]);
+      complete<1>(t8, row8, product, state, sums[g_ + 8]);
+    } else {
+      add_weights(first, product);
+      TokenRow row;
+      load(t, row);
+      complete<0>(t, row, product, state, sums[g_]);
+      load(t8, row);
+      complete<1>(t8, row, product, state, sums[g_ + 8]);
+    }
     add_phi(first, state);
   }
 
@@ -182,36 +195,48 @@ class GradientWarp {
     }
   }
 
-  /// Token t = first + g + 8 kRow: completes its G, and all that follows from it.
+  /// What a lane reads of one token.
+  struct TokenRow {
+    BoundaryState<S, kN, kQuadChannels, kWhole> x;
+    Packed<S, kQuadChannels> beside[kN], grad_u;  // beside: grad_x', with a write
+  };
+
+  __device__ __forceinline__ void load(int64_t t, TokenRow& row) const {
+    row.grad_u = load_row(static_cast<const S*>(args_.grad_u.data), args_.grad_u.token_stride, t);
+    if (args_.state.y.data) {
+      const StreamsView& beside = args_.grad_out;
+#pragma unroll
+      for (int j = 0; j < kN; ++j) {
+        row.beside[j] = load_row(static_cast<const S*>(beside.data) + j * beside.stream_stride,
+                                 beside.token_stride, t);
+      }
+    }
+    row.x.load(args_.state, t, c_);
+  }
+
+  /// Token t = first + g + 8 kRow: its G, and all that follows from it.
   template <int kRow>
-  __device__ __forceinline__ void row(int64_t t, float (&product)[kN][2][4],
-                                      uint32_t (&state)[kN][kPieces<S>][4],
-                                      float (&sums)[kPadded]) {
+  __device__ __forceinline__ void complete(int64_t t, const TokenRow& row,
+                                           const float (&product)[kN][2][4],
+                                           uint32_t (&state)[kN][kPieces<S>][4],
+                                           float (&sums)[kPadded]) {
     const MixWriteArgs& w = args_.state;
     const bool exists = t < w.tokens && c_ < w.width;
     const BoundaryWeights<kN> weights(w, t);
-    BoundaryState<S, kN, kQuadChannels, kWhole> x;
-    x.load(w, t, c_);
-    float gradient[kN][kQuadChannels], grad_u[kQuadChannels], sum[kPadded] = {};
-    load_row(args_.grad_u, t, grad_u);
+    float gradient[kN][kQuadChannels], sum[kPadded] = {};
 #pragma unroll
     for (int j = 0; j < kN; ++j) {
-      const auto stream = state_stream(w, x, weights, j);
-      if (w.y.data) {
-        load_row({static_cast<const S*>(args_.grad_out.data) + j * args_.grad_out.stream_stride,
-                  args_.grad_out.token_stride},
-                 t, gradient[j]);
-      }
+      const auto stream = state_stream(w, row.x, weights, j);
       const float weight = exists ? read_weight(t, j) : 0;
       const float factor =
           exists && args_.n_logits > 0 ? args_.factor[args_.per_stream ? t * kN + j : t] : 0;
 #pragma unroll
       for (int k = 0; k < kQuadChannels; ++k) {
         const float value = stream[k];
-        const float of_read =
-            w.y.data ? fmaf(weight, grad_u[k], gradient[j][k]) : weight * grad_u[k];
+        const float grad_u = row.grad_u[k];
+        const float of_read = w.y.data ? fmaf(weight, grad_u, row.beside[j][k]) : weight * grad_u;
         gradient[j][k] = fmaf(factor, value, of_read) + product[j][k / 2][2 * kRow + k % 2];
-        sum[kN * kN + kN + j] = fmaf(grad_u[k], value, sum[kN * kN + kN + j]);
+        sum[kN * kN + kN + j] = fmaf(grad_u, value, sum[kN * kN + kN + j]);
       }
       uint32_t pair[kPieces<S>][2];
       split(stream, pair);
@@ -221,7 +246,7 @@ class GradientWarp {
         state[j][p][2 * kRow + 1] = pair[p][1];
       }
     }
-    write_gradients(t, exists, x, weights, gradient, sum);
+    write_gradients(t, exists, row.x, weights, gradient, sum);
     if (!args_.sums) return;
     float quarter[kPadded / 4];
     quad_sums(sum, quarter);
@@ -333,15 +358,12 @@ class GradientWarp {
     }
   }
 
-  __device__ __forceinline__ void load_row(const RowsView& rows, int64_t t,
-                                           float (&to)[kQuadChannels]) const {
+  /// This lane's channels of row t; zeros where it does not exist.
+  __device__ __forceinline__ Packed<S, kQuadChannels> load_row(const S* rows, int64_t stride,
+                                                               int64_t t) const {
     const int64_t left = t < args_.state.tokens ? args_.state.width - c_ : 0;
-    if (kWhole && left <= 0) {
-#pragma unroll
-      for (int k = 0; k < kQuadChannels; ++k) to[k] = 0;
-      return;
-    }
-    load_floats<kWhole>(static_cast<const S*>(rows.data) + t * rows.token_stride + c_, left, to);
+    if (kWhole && left <= 0) return {};
+    return packed(load_vector<kWhole, kQuadChannels>(rows + t * stride + c_, left));
   }
 
   __device__ __forceinline__ float read_weight(int64_t t, int j) const {
