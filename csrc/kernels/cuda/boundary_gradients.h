@@ -411,8 +411,13 @@ __global__ void __launch_bounds__(kSlabThreads, 1)
 }
 
 template <class S, int kN, int kTiles, bool kWhole>
-Status launch_gradients(const BoundaryGradientsArgs& args, LaunchShape shape, Stream stream) {
-  shape.shared_bytes = sizeof(typename GradientWarp<S, kN, kTiles, kWhole>::Storage);
+Status launch_gradients(const BoundaryGradientsArgs& args, const LaunchShape& shape,
+                        Stream stream) {
+  using Storage = typename GradientWarp<S, kN, kTiles, kWhole>::Storage;
+  // As the plan counts it.
+  static_assert(sizeof(Storage) ==
+                2 * kSlabWarps * kGroupTokens * ((boundary_sums(kN) + 3) / 4 * 16) +
+                    kN * kTiles * kSlabThreads * 16);
   return launch(boundary_gradients_kernel<S, kN, kTiles, kWhole>, shape, stream, args);
 }
 

@@ -20,8 +20,11 @@ constexpr int64_t kPieces = 8;
 // their sums are a small part of the bytes moved.
 constexpr int64_t kMaxParts = 8;
 constexpr int64_t kGroupTokens = 16;
-// Blocks that the largest devices run at once.
+// Two blocks on each of 132 multiprocessors.
 constexpr int64_t kFullDevice = 264;
+// A map's warp has a token per thread.
+constexpr int64_t kMaxTileTokens = 32;
+constexpr int64_t kMinTileTokens = 4;
 // Up to so many tokens, phi is read once anyway.
 constexpr int64_t kDirectTokens = 512;
 constexpr int64_t kMaxScratchBytes = int64_t{64} << 20;
@@ -77,18 +80,24 @@ void plan_backward(const BoundaryShape& s, BoundaryPlan& plan) {
   const int64_t by_memory = std::max<int64_t>(kMaxPhiBytes / phi_bytes, 1);
   const int64_t by_tokens = ceil_div(s.tokens, 4 * kGroupTokens);
   const int64_t parts =
-      std::max<int64_t>(std::min({by_memory, by_tokens, ceil_div(kFullDevice, plan.slabs)}), 1);
+      std::max<int64_t>(std::min({by_memory, by_tokens, kFullDevice / plan.slabs}), 1);
   plan.tokens_per_part =
       std::max<int64_t>(ceil_div(ceil_div(s.tokens, parts), kGroupTokens), 1) * kGroupTokens;
   plan.token_parts = ceil_div(s.tokens, plan.tokens_per_part);
-  plan.gradients = {plan.slabs, plan.token_parts, kThreads, 1};
+  // Of a warp's 16 channels, the sums of 16 tokens, twice; and a thread's share of n products of
+  // [16 channels, 8 logits] for every tile.
+  const int64_t sums = n * n + 2 * n;
+  const int64_t tiles =
+      plan.whole_vectors && plan.tiles <= 3 && n == 4 ? 3 : most_tiles(s.n_streams);
+  const int64_t shared =
+      2 * kWarps * kGroupTokens * ceil_div(sums, 4) * 16 + n * tiles * kThreads * 16;
+  plan.gradients = {plan.slabs, plan.token_parts, kThreads, 1, static_cast<int>(shared)};
   const int64_t steps = ceil_div(s.logits, 16);
   const int64_t fragments = plan.slabs * (kSlab / kWarpChannels) * streams * steps;
   plan.gradient_weights = {ceil_div(fragments, kWarps), 1, kThreads, 1};
   plan.tokens_per_sum = std::max<int64_t>(ceil_div(s.tokens, kMaxPartials), kWarps);
   plan.sums = {ceil_div(s.tokens, plan.tokens_per_sum), 1, kThreads, 1};
   plan.phi = {ceil_div(features, kWarp), 1, static_cast<int>(kWarp), kWarps};
-  const int64_t sums = n * n + 2 * n;
   ScratchLayout layout;
   plan.backward.weights = layout.take(fragments * kFragmentFloats);
   plan.backward.grad_logits = layout.take(rows * s.logits);
@@ -135,10 +144,10 @@ BoundaryPlan plan_boundary(const BoundaryShape& s, int64_t alignment) {
   plan.tiles = static_cast<int>(s.per_stream                     ? 1
                                 : s.n_streams == 4 && tiles <= 3 ? 3
                                                                  : most_tiles(s.n_streams));
-  // Seven warps share a tile evenly.
-  plan.tokens_per_tile = s.tokens >= 28 * kFullDevice / 2   ? 28
-                         : s.tokens >= 14 * kFullDevice / 2 ? 14
-                                                            : 7;
+  // As many tiles as blocks that run at once, or a multiple of it.
+  const int64_t rounds = std::max<int64_t>(ceil_div(s.tokens, kFullDevice * kMaxTileTokens), 1);
+  plan.tokens_per_tile = static_cast<int>(
+      std::clamp(ceil_div(s.tokens, kFullDevice * rounds), kMinTileTokens, kMaxTileTokens));
   const int64_t vectors = row_vectors(s.width, s.dtype, 16).count;
   plan.block_per_token = plan_owners(s.tokens, vectors, false).threads_per_token != kWarp;
   plan.read_block_per_token = s.tokens < 7 * kFullDevice / 2;
