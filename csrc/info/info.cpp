@@ -196,6 +196,29 @@ py::dict plan_stream_stats(const Sizes& s) {
   return found;
 }
 
+/// For the free map.
+py::dict plan_boundary(const Sizes& s) {
+  CoefficientSettings settings = {};
+  settings.n_streams = s.n_streams;
+  settings.map = MapKind::kFree;
+  const auto made = cuda::plan_boundary(
+      cuda::boundary_shape(s.tokens, s.n_streams, s.width, s.dtype, &settings), s.alignment);
+  py::dict found;
+  found["fused"] = made.fused;
+  found["forward_workspace"] = made.forward.size;
+  found["backward_workspace"] = made.backward.size;
+  if (!made.fused) return found;
+  found["whole_vectors"] = made.whole_vectors;
+  found["forward"] = launch(made.write);
+  found["parts"] = made.parts;
+  found["read"] = launch(made.read);
+  found["adjoint"] = launch(made.adjoint);
+  found["backward"] = launch(made.gradients);
+  found["tokens_per_part"] = made.tokens_per_part;
+  found["partials"] = made.token_parts;
+  return found;
+}
+
 constexpr struct {
   const char* op;
   py::dict (*plan)(const Sizes& sizes);
@@ -204,7 +227,8 @@ constexpr struct {
               {"expand", plan_expand},
               {"coefficients", plan_coefficients},
               {"stream_stats", plan_stream_stats},
-              {"project", plan_project}};
+              {"project", plan_project},
+              {"boundary", plan_boundary}};
 
 /// How the CUDA kernels of an op would be launched; needs no GPU.
 py::dict plan(const std::string& op, int64_t tokens, int n_streams, int64_t width,

@@ -313,6 +313,87 @@ TEST(CudaPlan, ProjectSplitsByTokens) {
   EXPECT_EQ(split(1, int64_t{1} << 24), ProjectSplit::kSegments);
 }
 
+/// Blocks cover tokens and channels once; scratch holds everything, whatever the alignment.
+void check_boundary(const BoundaryShape& s, const BoundaryPlan& plan) {
+  const int64_t rows = s.tokens * (s.per_stream ? s.n_streams : 1);
+  const int64_t features = s.width * (s.per_stream ? 1 : s.n_streams);
+  check_limits(plan.write);
+  check_limits(plan.gradients);
+  check_limits(plan.sums);
+  check_limits(plan.phi);
+  const int64_t part_chunks = 8 * plan.chunks_per_piece;
+  EXPECT_EQ(plan.chunks, (s.width + 31) / 32);
+  EXPECT_GE(plan.parts * part_chunks, plan.chunks);
+  EXPECT_LT((plan.parts - 1) * part_chunks, plan.chunks);
+  EXPECT_LE(plan.parts, 8);
+  EXPECT_EQ(plan.write.grid_y, plan.parts);
+  const int64_t per_block = plan.pieces_by_warp ? 16 : 128;
+  EXPECT_GE(plan.write.grid_x * per_block, s.tokens);
+  EXPECT_LT((plan.write.grid_x - 1) * per_block, s.tokens);
+  EXPECT_GE(plan.tiles * 8, s.logits);
+  for (const LaunchShape& maps : {plan.read, plan.adjoint}) {
+    EXPECT_EQ(maps.block_x, 256);
+    EXPECT_GE(maps.grid_x, s.logits > 0 ? 1 : 0);
+    EXPECT_LT((maps.grid_x - 1) * plan.tokens_per_tile, s.tokens);
+    EXPECT_LE(maps.grid_x, kMaxGridX);
+  }
+  EXPECT_LE(plan.adjoint.grid_x, 1024);
+  EXPECT_LE(plan.tokens_per_tile, 32);
+  EXPECT_GE(plan.slabs * 128, s.width);
+  EXPECT_LT((plan.slabs - 1) * 128, s.width);
+  EXPECT_EQ(plan.gradients.grid_x, plan.slabs);
+  EXPECT_EQ(plan.gradients.grid_y, plan.token_parts);
+  EXPECT_EQ(plan.tokens_per_part % 16, 0);
+  EXPECT_GE(plan.token_parts * plan.tokens_per_part, s.tokens);
+  EXPECT_LT((plan.token_parts - 1) * plan.tokens_per_part, s.tokens);
+  const int64_t phi = plan.token_parts * s.logits * features;
+  EXPECT_TRUE(plan.token_parts == 1 || phi * 4 <= (32 << 20));
+  EXPECT_GE(plan.sums.grid_x * plan.tokens_per_sum, s.tokens);
+  EXPECT_LE(plan.sums.grid_x, 1024);
+  EXPECT_GE(plan.phi.grid_x * 32, features);
+  // One part of scratch after the other.
+  EXPECT_GE(plan.forward.map - plan.forward.sums,
+            s.logits ? plan.parts * rows * (s.logits + 1) : 0);
+  EXPECT_GE(plan.forward.size - plan.forward.map, plan.read.grid_x * 32 * s.map_forward);
+  const BoundaryBackwardScratch& b = plan.backward;
+  const int64_t sums = s.n_streams * (s.n_streams + 2);
+  EXPECT_GE(b.factors - b.grad_logits, rows * s.logits);
+  EXPECT_GE(b.sums - b.factors, s.logits ? rows : 0);
+  EXPECT_GE(b.phi - b.sums, plan.slabs * s.tokens * sums);
+  EXPECT_GE(b.bias - b.phi, phi);
+  EXPECT_GE(b.coefficients - b.bias, plan.token_parts * s.width);
+  EXPECT_GE(b.tokens - b.coefficients, plan.adjoint.grid_x * 4 * s.coefficients);
+  EXPECT_GE(b.map - b.tokens, plan.sums.grid_x * 2 * sums);
+  EXPECT_GE(b.size - b.map, plan.adjoint.grid_x * 32 * s.map_backward);
+}
+
+TEST(CudaPlan, BoundaryCoversEverythingOnce) {
+  std::mt19937_64 random(10);
+  for (int trial = 0; trial < 20000; ++trial) {
+    // Up to 2^28 tokens and 2^20 channels.
+    const int64_t tokens = 1 + static_cast<int64_t>(random() >> (36 + random() % 28));
+    const int64_t width = 1 + static_cast<int64_t>(random() >> (44 + random() % 20));
+    const int n = 1 + static_cast<int>(random() % 5);
+    CoefficientSettings settings = map_settings(n, MapKind::kSinkhorn, {{20}, {0, 1}});
+    settings.per_stream = random() % 3 == 0;
+    const BoundaryShape shape = boundary_shape(tokens, n, width, kDTypes[random() % 3],
+                                               random() % 4 == 0 ? nullptr : &settings);
+    SCOPED_TRACE(::testing::Message()
+                 << "T=" << tokens << " n=" << n << " C=" << width << " K=" << shape.logits);
+    const BoundaryPlan plan = plan_boundary(shape, int64_t{2} << random() % 4);
+    const BoundaryPlan masked = plan_boundary(shape, 1);
+    EXPECT_EQ(plan.fused, n <= 4);
+    EXPECT_EQ(plan.forward.size, masked.forward.size);  // one scratch serves any alignment
+    EXPECT_EQ(plan.backward.size, masked.backward.size);
+    if (plan.fused) {
+      check_boundary(shape, plan);
+      EXPECT_EQ(plan.forward.sums, masked.forward.sums);
+      EXPECT_EQ(plan.token_parts, masked.token_parts);
+    }
+    if (HasFailure()) return;
+  }
+}
+
 TEST(CudaPlan, NoTokensNeedNoPartials) {
   EXPECT_EQ(plan_read(0, 64, DType::kFloat32, 16, true).backward.partials, 0);
   const MixWritePlan plan = plan_mix_write(0, 64, DType::kFloat32, 16, true);

@@ -21,6 +21,7 @@
 #pragma once
 
 #include "hyperstreams/coefficients.h"
+#include "hyperstreams/cuda.h"
 #include "hyperstreams/mix_write.h"
 #include "hyperstreams/project.h"
 #include "hyperstreams/read.h"
@@ -34,6 +35,9 @@ struct BoundaryArgs {
   const ProjectArgs* project;            // null: no controller. x: X'
   const CoefficientsArgs* coefficients;  // null exactly when project is. logits, inv_rms: project's
   ReadArgs read;                         // x: X'. h_pre: coefficients' or given
+  // Scratch, on CUDA alone and instead of the parts' own: plan_boundary(...).forward.size floats,
+  // 16-byte aligned.
+  float* workspace = nullptr;
 };
 
 struct BoundaryBackwardArgs {
@@ -48,6 +52,9 @@ struct BoundaryBackwardArgs {
   // else unused. grad_h_pre: out where the weights were given, null where they are the
   // coefficients' own. partials [boundary_partitions, n] for static given weights.
   ReadBackwardArgs read;
+  // Scratch, on CUDA alone and instead of the parts' own (no grad_logits, grad_inv_rms, partials):
+  // plan_boundary(...).backward.size floats, 16-byte aligned.
+  float* workspace = nullptr;
 };
 
 /// Partial sums over tokens of all parameter gradients; write's and read's scratch has as many.
@@ -64,4 +71,14 @@ void boundary_forward(const BoundaryArgs& args, ParallelFor parallel_for);
 void boundary_backward(const BoundaryBackwardArgs& args, ParallelFor parallel_for);
 
 }  // namespace cpu
+
+namespace cuda {
+
+/// Queue boundary on the stream; float32, bfloat16 and float16 streams. Up to n = 4 and 32 logits
+/// (see plan_boundary) X' is written once and read once more by the forward: (3n + 2) C elements
+/// per token, backward (4n + 5) C; X' has the bits of mix_write. Otherwise the ops run one by one.
+Status boundary_forward(const BoundaryArgs& args, Stream stream);
+Status boundary_backward(const BoundaryBackwardArgs& args, Stream stream);
+
+}  // namespace cuda
 }  // namespace hyperstreams

@@ -153,4 +153,73 @@ struct ProjectBackwardPlan {
 
 ProjectBackwardPlan plan_project_backward(const ProjectShape& shape, int64_t alignment);
 
+/// What the launches of `boundary` depend on, beside alignment.
+struct BoundaryShape {
+  int64_t tokens;
+  int n_streams;
+  int64_t width;
+  DType dtype;
+  int64_t logits;        // of a token or, per stream, a stream; 0: no controller
+  int64_t coefficients;  // logits of a token
+  bool per_stream;
+  int64_t map_forward, map_backward;  // floats that the map keeps for one token
+  CoefficientsPlan single;            // of coefficients by itself
+};
+
+/// `next`: the next site's coefficients, or null.
+BoundaryShape boundary_shape(int64_t tokens, int n_streams, int64_t width, DType dtype,
+                             const CoefficientSettings* next);
+
+/// Scratch of `boundary`: where each part begins, in floats, and how many there are in all.
+struct BoundaryForwardScratch {
+  int64_t weights, sums, map, size;
+};
+struct BoundaryBackwardScratch {
+  int64_t weights, grad_logits, factors, sums, phi, bias, coefficients, tokens, map, size;
+};
+
+/// How `boundary` is launched, for n <= 4 and up to 32 logits (fused; else op by op). Forward: the
+/// fragments of W, unless direct; X' and its sums, in parts of the channels; the parts added,
+/// coefficients and the read. Backward: coefficients' adjoint; the fragments of W; everything else,
+/// in slabs of the channels and parts of the tokens; sums over slabs and over parts.
+struct BoundaryPlan {
+  bool fused;
+  bool whole_vectors;  // X, y, phi, ... in 16-byte accesses
+  bool per_stream;
+  bool direct;               // the forward reads phi as it is
+  bool pieces_by_warp;       // few tokens: a warp takes a piece of a part, not all of 16 tokens
+  int tiles;                 // of 8 logits
+  int64_t chunks;            // of 32 channels
+  int64_t chunks_per_piece;  // 8 pieces are a part
+  int64_t parts;             // of the channels
+  LaunchShape weights, write;
+  int tokens_per_tile;   // of the maps' kernels
+  bool block_per_token;  // of the adjoint: a token's sums are a block's, else a warp's
+  bool read_block_per_token;
+  LaunchShape read, adjoint;
+  int64_t slabs;            // of 128 channels
+  int64_t tokens_per_part;  // part p takes tokens [p, p + 1) * tokens_per_part
+  int64_t token_parts;
+  LaunchShape gradient_weights, gradients;
+  LaunchShape sums;        // over slabs, and of each block's tokens
+  int64_t tokens_per_sum;  // of a block
+  LaunchShape phi;         // over token parts
+  BoundaryForwardScratch forward;
+  BoundaryBackwardScratch backward;
+};
+
+/// Where the scratch of the single ops begins when `boundary` runs op by op, in floats, and its
+/// size.
+struct BoundaryChainScratch {
+  int64_t state, gradient;  // X' and G, in the streams' dtype; the backward's, like all but two
+  int64_t project, map;     // both directions'
+  int64_t grad_pre, grad_logits, grad_rms, coefficients, write, bias, read;
+  int64_t size;
+};
+
+BoundaryChainScratch plan_boundary_chain(const BoundaryShape& shape, bool backward);
+
+/// `alignment`: of X, y, X', u, their gradients, phi, norm_weight and bias.
+BoundaryPlan plan_boundary(const BoundaryShape& shape, int64_t alignment);
+
 }  // namespace hyperstreams::cuda

@@ -32,4 +32,7 @@ template <class Map>
 Status map_backward(const CoefficientsBackwardArgs& args, const CoefficientsPlan& plan,
                     Stream stream);
 
+/// The second stage: grad_alpha and grad_bias from `parts` rows of partials.
+Status coefficient_parameters(const CoefficientsBackwardArgs& args, int64_t parts, Stream stream);
+
 }  // namespace hyperstreams::cuda

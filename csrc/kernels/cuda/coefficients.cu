@@ -24,14 +24,8 @@
 
 #include "coefficient_maps.h"
 #include "device/device.h"
-#include "hyperstreams/maps/circulant.h"
-#include "hyperstreams/maps/free.h"
-#include "hyperstreams/maps/identity.h"
-#include "hyperstreams/maps/kronecker.h"
-#include "hyperstreams/maps/permutation.h"
-#include "hyperstreams/maps/sinkhorn.h"
-#include "hyperstreams/maps/spectral.h"
 #include "hyperstreams/plan.h"
+#include "map_dispatch.h"
 
 namespace hyperstreams::cuda {
 namespace {
@@ -66,34 +60,15 @@ __global__ void __launch_bounds__(kWarpThreads)
   (group < groups ? grad_alpha[group] : grad_bias[group - groups]) = static_cast<float>(sum);
 }
 
-template <class Map>
-struct MapTag {
-  using type = Map;
-};
-
-/// Calls f(MapTag<map>{}) and returns its status.
-template <class F>
-Status dispatch_map(MapKind map, const F& f) {
-  switch (map) {
-    case MapKind::kFree:
-      return f(MapTag<maps::Free>{});
-    case MapKind::kSinkhorn:
-      return f(MapTag<maps::Sinkhorn>{});
-    case MapKind::kPermutation:
-      return f(MapTag<maps::Permutation>{});
-    case MapKind::kKronecker:
-      return f(MapTag<maps::Kronecker>{});
-    case MapKind::kSpectral:
-      return f(MapTag<maps::Spectral>{});
-    case MapKind::kCirculant:
-      return f(MapTag<maps::Circulant>{});
-    case MapKind::kIdentity:
-      break;
-  }
-  return f(MapTag<maps::Identity>{});
-}
-
 }  // namespace
+
+Status coefficient_parameters(const CoefficientsBackwardArgs& args, int64_t parts, Stream stream) {
+  const CoefficientSettings& s = args.settings;
+  const int logits = 2 * s.n_streams + mix_logit_count(s.map, s.map_settings, s.n_streams);
+  const LaunchShape shape{2 + s.mix_groups + logits, 1, kWarpThreads, 1};
+  return launch(parameter_gradients_kernel, shape, stream, s, args.partials, parts, logits,
+                static_cast<float*>(args.grad_alpha), static_cast<float*>(args.grad_bias));
+}
 
 Status coefficients_forward(const CoefficientsArgs& args, Stream stream) {
   if (args.dtype != DType::kFloat32) return Status::kUnsupportedDType;
@@ -114,10 +89,7 @@ Status coefficients_backward(const CoefficientsBackwardArgs& args, Stream stream
     });
     if (status != Status::kOk) return status;
   }
-  const int logits = 2 * s.n_streams + mix_logit_count(s.map, s.map_settings, s.n_streams);
-  const LaunchShape shape{2 + s.mix_groups + logits, 1, kWarpThreads, 1};
-  return launch(parameter_gradients_kernel, shape, stream, s, args.partials, plan.partials, logits,
-                static_cast<float*>(args.grad_alpha), static_cast<float*>(args.grad_bias));
+  return coefficient_parameters(args, plan.partials, stream);
 }
 
 }  // namespace hyperstreams::cuda

@@ -52,7 +52,8 @@ def boundary(
     The composition :func:`mix_write` (when there is a pending ``y``), :func:`project`,
     :func:`coefficients`, :func:`read`, as documented there; logits and u come from x' as stored.
     With kernels for the mixer it is one pass over the streams, forward and backward: x is read
-    once and x' written once, and backward rebuilds x' from x and y.
+    once and x' written once, and backward rebuilds x' from x and y. On a GPU it is two for up to 4
+    streams, and above them the ops one by one.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ import sys
 import pytest
 import torch
 
-STEMS = ["read", "mix_write", "expand", "coefficients", "project"]
+STEMS = ["read", "mix_write", "expand", "coefficients", "project", "boundary"]
 OPS = [f"_{stem}{part}" for stem in STEMS for part in ("", "_backward")] + ["_stream_stats"]
 
 SCRIPT = """

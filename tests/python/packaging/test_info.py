@@ -68,6 +68,18 @@ def test_plan_of_stream_stats_covers_the_tokens(tokens: int) -> None:
     assert plan["partials"] * plan["tokens_per_block"] >= tokens
 
 
+def test_plan_of_boundary_fuses_few_streams() -> None:
+    few = _info.plan("boundary", 4096, 4, 768, "bfloat16")
+    many = _info.plan("boundary", 4096, 8, 768, "bfloat16")
+    assert few["fused"]
+    assert not many["fused"]
+    assert few["backward"]["grid"] == (6, few["partials"])
+    assert few["partials"] * few["tokens_per_part"] >= 4096
+    # 48 floats of grad_phi for each of 256 threads, and 2 x 16 tokens' 24 sums of 8 warps.
+    assert few["backward"]["shared_bytes"] == 48 * 256 * 4 + 2 * 16 * 24 * 8 * 4
+    assert many["backward_workspace"] > few["backward_workspace"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

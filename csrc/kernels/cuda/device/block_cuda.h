@@ -15,6 +15,7 @@ constexpr int kWarpThreads = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 __device__ __forceinline__ float float_from_bits(uint32_t bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ uint32_t bits_from_float(float value) { return __float_as_uint(value); }
 
 /// `pointer` as one to words, of whose size it is a multiple.
 template <class Word, class S>
@@ -62,6 +63,12 @@ __device__ __forceinline__ T warp_shuffle_down(T value, int delta) {
 template <class T>
 __device__ __forceinline__ T warp_shuffle_xor(T value, int mask) {
   return __shfl_xor_sync(kAllLanes, value, mask);
+}
+
+/// The value of lane `source`. Every lane takes part.
+template <class T>
+__device__ __forceinline__ T warp_shuffle(T value, int source) {
+  return __shfl_sync(kAllLanes, value, source);
 }
 
 /// Sum over the warp, valid in lane 0. Every lane takes part.

@@ -68,6 +68,32 @@ __device__ __forceinline__ Packed<S, kCount> packed(const Vector<S, kCount>& vec
   return words;
 }
 
+/// The values rounded to S.
+template <class S, int kCount>
+__device__ __forceinline__ Packed<S, kCount> packed(const float (&value)[kCount]) {
+  Packed<S, kCount> words;
+#pragma unroll
+  for (int w = 0; w < Packed<S, kCount>::kWords; ++w) {
+    if constexpr (sizeof(S) == 4) {
+      words.word[w] = bits_from_float(value[w]);
+    } else if constexpr (std::is_same_v<S, BFloat16>) {
+      words.word[w] = bfloat_pair(value[2 * w], value[2 * w + 1]);
+    } else {
+      words.word[w] = uint32_t{from_float<S>(value[2 * w]).bits} |
+                      uint32_t{from_float<S>(value[2 * w + 1]).bits} << 16;
+    }
+  }
+  return words;
+}
+
+/// store_vector of its elements.
+template <bool kWhole, class S, int kCount>
+__device__ __forceinline__ void store_packed(S* to, int64_t count, const Packed<S, kCount>& words) {
+  Vector<S, kCount> vector;
+  memcpy(&vector, words.word, sizeof(words.word));
+  store_vector<kWhole>(to, count, vector);
+}
+
 /// pair[p] = piece p of both numbers.
 template <int kCount>
 __device__ __forceinline__ void split(float first, float second, uint32_t (&pair)[kCount]) {

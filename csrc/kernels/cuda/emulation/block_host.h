@@ -34,7 +34,12 @@ struct alignas(16) uint4 {
   uint32_t x, y, z, w;
 };
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
 inline float float_from_bits(uint32_t bits) { return emulation::float_of(bits); }
+inline uint32_t bits_from_float(float value) { return emulation::bits_of(value); }
 
 /// `pointer` as one to words; hardware faults where this fails the launch.
 template <class Word, class S>
@@ -71,6 +76,13 @@ template <class T>
 T warp_shuffle_xor(T value, int mask, int line = __builtin_LINE()) {
   T received;
   emulation::meet_warp(&value, &received, sizeof(T), lane() ^ mask, line);
+  return received;
+}
+
+template <class T>
+T warp_shuffle(T value, int source, int line = __builtin_LINE()) {
+  T received;
+  emulation::meet_warp(&value, &received, sizeof(T), source, line);
   return received;
 }
 

@@ -1,0 +1,98 @@
+// What boundary's launchers hand to its kernels, and the functions that queue them. Each is
+// compiled in files of its own: boundary_write_<dtype>.cu, boundary_map_<name>.cu,
+// boundary_gradients_<dtype>.cu.
+#pragma once
+
+#include "device/device.h"
+#include "hyperstreams/boundary.h"
+#include "hyperstreams/plan.h"
+
+namespace hyperstreams::cuda {
+
+/// The first kernel of the forward.
+struct BoundaryWriteArgs {
+  MixWriteArgs write;        // y none: x is X', and x_out is unused
+  ReadArgs read;             // u null: weights are not given
+  const uint4* weights;      // fragments of W, unless direct
+  const float* phi;          // [K, D], when direct; D of phi_streams streams
+  const float* norm_weight;  // [D] or null
+  int64_t phi_streams;
+  int n_logits;  // of a row of project; 0: no controller
+  int64_t chunks, chunks_per_piece;
+  bool pieces_by_warp;
+  float* sums;  // out [parts, rows, K + 1], the squares last
+};
+
+/// The second kernel of the forward: the parts added, coefficients, and the read.
+struct BoundaryReadArgs {
+  CoefficientsArgs coefficients;  // logits and inv_rms: out too
+  ProjectArgs project;            // x, phi, norm_weight and workspace unused
+  float features;                 // of a row of project
+  ReadArgs read;                  // u null: done
+  const float* sums;              // [parts, rows, K + 1]
+  int64_t parts;
+  int tokens_per_tile;
+  bool block_per_token, whole_vectors;
+};
+
+/// The first kernel of the backward: grad_u . X', and the adjoint of the coefficients.
+struct BoundaryAdjointArgs {
+  MixWriteArgs state;  // y none: x is X'; x_out unused
+  RowsView grad_u;     // data null: the weights were given
+  // grad_h_pre: beside grad_u . X'. grad_inv_rms: out, the factor of X' in G.
+  CoefficientsBackwardArgs coefficients;
+  float features;  // of a row of project
+  float eps;
+  EpsPosition eps_position;
+  int tokens_per_tile;
+  bool block_per_token, whole_vectors;
+};
+
+/// The second kernel of the backward.
+struct BoundaryGradientsArgs {
+  MixWriteArgs state;    // y none: x is X'; x_out unused
+  StreamsView grad_out;  // grad_x', none without y
+  RowsView grad_u, read_weights;
+  bool sums_read_weights;    // whether grad_u . X' is wanted here
+  const uint4* weights;      // fragments of W
+  const float* grad_logits;  // [rows, K]
+  const float* factor;       // [rows]: of X' in G
+  int n_logits;              // of a row of project; 0: no controller
+  bool per_stream;
+  void* grad_x;          // out [tokens, n, C]
+  void* grad_y;          // out [tokens, C], with y
+  float* sums;           // out [slabs, tokens, boundary_sums(n)], where any are wanted
+  float* phi_partials;   // out [parts, K, D]
+  float* bias_partials;  // out [parts, C] or null
+  int64_t tokens_per_part;
+};
+
+/// Sums over channels of one token: grad_h_res, grad_h_post, grad of the read weights.
+constexpr int boundary_sums(int n) { return n * n + 2 * n; }
+
+/// Scratch that begins at float `at`, as the plan lays it out.
+template <class T>
+T* scratch_at(float* workspace, int64_t at) {
+  return static_cast<T*>(static_cast<void*>(workspace + at));
+}
+
+/// Tiles of 8 logits that a row of project has at most in the fused kernels, n = kN.
+template <int kN>
+constexpr int kBoundaryTiles = kN == 4   ? 4
+                               : kN == 3 ? 2
+                                         : 1;
+
+template <class S>
+Status boundary_write(const BoundaryWriteArgs& args, const BoundaryPlan& plan, Stream stream);
+
+template <class Map>
+Status boundary_read(const BoundaryReadArgs& args, const BoundaryPlan& plan, Stream stream);
+
+template <class Map>
+Status boundary_adjoint(const BoundaryAdjointArgs& args, const BoundaryPlan& plan, Stream stream);
+
+template <class S>
+Status boundary_gradients(const BoundaryGradientsArgs& args, const BoundaryPlan& plan,
+                          Stream stream);
+
+}  // namespace hyperstreams::cuda

@@ -1,0 +1,8 @@
+// The first kernel of boundary's forward on bfloat16 streams.
+#include "boundary_write.h"
+
+namespace hyperstreams::cuda {
+
+template Status boundary_write<BFloat16>(const BoundaryWriteArgs&, const BoundaryPlan&, Stream);
+
+}  // namespace hyperstreams::cuda
