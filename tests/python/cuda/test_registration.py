@@ -10,9 +10,12 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+ROOT = Path(__file__).resolve().parents[3]
 
 STEMS = ["read", "mix_write", "expand", "coefficients", "project", "boundary"]
 OPS = [f"_{stem}{part}" for stem in STEMS for part in ("", "_backward")] + ["_stream_stats"]
@@ -68,6 +71,13 @@ def outcome() -> dict:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_op_is_tested_on_a_device_too() -> None:
+    """make gpu-test runs test_cuda_<op>.cpp through tests/cpp/on_device/<op>.h."""
+    bound = {path.stem for path in (ROOT / "csrc" / "torch" / "cuda").glob("*.cpp")}
+    moved = {path.stem for path in (ROOT / "tests" / "cpp" / "on_device").glob("*.h")}
+    assert moved - {"device_call"} == bound - {"library"}
 
 
 @needs_library
