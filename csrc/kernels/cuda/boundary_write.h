@@ -120,8 +120,8 @@ class WriteWarp {
  private:
   __device__ __forceinline__ void add_chunk(int64_t chunk) {
     const MixWriteArgs& w = args_.write;
-    const int64_t c = chunk * kChunk + lane() % 4 * kLaneChannels, left = w.width - c;
-    // Opaque, so that their addresses do not stay in registers from chunk to chunk.
+    // Opaque, so that addresses are computed here and do not stay in registers between chunks.
+    const int64_t c = opaque(chunk * kChunk + lane() % 4 * kLaneChannels), left = w.width - c;
     const int64_t first = opaque(token_), token[2] = {first, first + 8};
     const Weights weights[2] = {weights_of(token[0], 0), weights_of(token[1], 1)};
     BoundaryState<S, kN, kLaneChannels, kWhole> state[2];
