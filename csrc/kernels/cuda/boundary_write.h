@@ -94,11 +94,12 @@ class WriteWarp {
   using Sizes = WriteSizes<kN, kTiles, kPerStream>;
   // Other streams than bfloat16 are split, which takes the registers.
   static constexpr bool kHeld = std::is_same_v<S, BFloat16> || kN < 3;
+  using Weights = BoundaryWeights<kN, kHeld>;
 
   __device__ __forceinline__ WriteWarp(const BoundaryWriteArgs& args, int64_t first)
       : args_(args),
-        token_{first + lane() / 4, first + lane() / 4 + 8},
-        weights_{{args.write, token_[0]}, {args.write, token_[1]}} {}
+        token_(first + lane() / 4),
+        weights_{{args.write, token_}, {args.write, token_ + 8}} {}
 
   /// Chunks [begin, end) of all streams: one piece of the sums.
   __device__ __forceinline__ void piece(int64_t begin, int64_t end) {
@@ -119,32 +120,38 @@ class WriteWarp {
  private:
   __device__ __forceinline__ void add_chunk(int64_t chunk) {
     const MixWriteArgs& w = args_.write;
-    const int64_t c = chunk * kChunk + lane() % 4 * kLaneChannels, left = w.width - c;
+    // Opaque, so that addresses are computed here and do not stay in registers between chunks.
+    const int64_t c = opaque(chunk * kChunk + lane() % 4 * kLaneChannels), left = w.width - c;
+    const int64_t first = opaque(token_), token[2] = {first, first + 8};
+    const Weights weights[2] = {weights_of(token[0], 0), weights_of(token[1], 1)};
     BoundaryState<S, kN, kLaneChannels, kWhole> state[2];
-    state[0].load(w, token_[0], c);
-    state[1].load(w, token_[1], c);
+    state[0].load(w, token[0], c);
+    state[1].load(w, token[1], c);
 #pragma unroll
     for (int j = 0; j < kN; ++j) {
       ChunkOfTokens<S> x[1];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        x[0].row[r] = state_stream(w, state[r], weights_[r], j);
-        const bool exists = token_[r] < w.tokens && left > 0;
+        x[0].row[r] = state_stream(w, state[r], weights[r], j);
+        const bool exists = token[r] < w.tokens && left > 0;
         if (w.y.data && exists) {
-          S* out = static_cast<S*>(w.x_out) + (token_[r] * kN + j) * w.width + c;
+          S* out = static_cast<S*>(w.x_out) + (token[r] * kN + j) * w.width + c;
           store_packed<kWhole>(out, left, x[0].row[r]);
         }
       }
       if (args_.n_logits > 0) {
         const WriteWeights<Sizes::kSumTiles, kDirect, kWhole> weight(args_, kPerStream ? 0 : j,
                                                                      chunk);
-        sums_[kPerStream ? j : 0].add_chunk(x, weight);
+        auto& sums = sums_[kPerStream ? j : 0];
+        // The squares first: then x itself is not needed beside its pieces.
+        add_squares(x[0], sums.piece_square[0]);
+        multiply_chunk(x, weight, sums.piece);
       }
     }
     if (!args_.read.u || left <= 0) return;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      if (token_[r] < w.tokens) read(token_[r], c, left);
+      if (token[r] < w.tokens) read(token[r], c, left);
     }
   }
 
@@ -166,9 +173,18 @@ class WriteWarp {
     store_floats<kWhole>(static_cast<S*>(args.u) + t * args.width + c, left, u);
   }
 
+  /// Those held, or pointers to them.
+  __device__ __forceinline__ Weights weights_of(int64_t token, int row) const {
+    if constexpr (kHeld) {
+      return weights_[row];
+    } else {
+      return Weights(args_.write, token);
+    }
+  }
+
   const BoundaryWriteArgs& args_;
-  int64_t token_[2];
-  BoundaryWeights<kN, kHeld> weights_[2];
+  int64_t token_;  // and the one 8 further
+  Weights weights_[2];
   SkinnySums<1, Sizes::kSumTiles> sums_[Sizes::kSums];
 };
 
