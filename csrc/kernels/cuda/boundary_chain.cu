@@ -5,7 +5,7 @@
 //   G = grad_x' + weights grad_u + project's grad_x, rounded
 //
 // by one kernel, a thread per vector of channels and token, n streams each: (3n + 1) C elements, of
-// (13n + 4) C in all. Deterministic, as the ops are; X' has the bits of mix_write.
+// (12n + 5) C in all. Deterministic, as the ops are; X' has the bits of mix_write.
 #include "boundary_chain.h"
 
 #include <algorithm>
