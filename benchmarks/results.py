@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -22,14 +23,28 @@ FORMAT = 2
 
 
 def environment_record(command: list[str]) -> dict[str, Any]:
-    """Hardware, versions (peers' too), date and commit."""
+    """Hardware, versions (peers' too), date and commit, and what decides about page faults."""
     found: dict[str, str | None] = {}
     for package in PACKAGES.values():
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = None
-    return describe_environment() | {"command": command, "peers": found}
+    return describe_environment() | {"command": command, "peers": found, "memory": _memory()}
+
+
+def _memory() -> dict[str, str]:
+    """Settings of the allocator: where a call's results come from memory mapped anew, page faults
+    can take longer than the call."""
+    settings = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("MALLOC_") or name in ("LD_PRELOAD", "THP_MEM_ALLOC_ENABLE")
+    }
+    huge_pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if huge_pages.exists():
+        settings["transparent_hugepage"] = huge_pages.read_text().strip()
+    return settings
 
 
 def default_path(kind: str, device: str, threads: int) -> Path:

@@ -10,9 +10,9 @@
 
 namespace hyperstreams::torch_binding {
 
-/// Asks for 2 MiB pages behind `bytes` of memory nobody has written yet. A fresh tensor costs one
-/// page fault for every 4 KiB otherwise, which takes longer than the kernel that fills it. Advice
-/// only: no value depends on it, and a system that knows no such pages ignores it.
+/// Asks for 2 MiB pages behind `bytes` of memory that is about to be written. A fresh tensor costs
+/// one page fault for every 4 KiB otherwise, which takes longer than the kernel that fills it.
+/// Advice only: no value depends on it, and a system that knows no such pages ignores it.
 inline void advise_huge_pages(void* data, size_t bytes) {
 #ifdef __linux__
   constexpr uintptr_t kPage = uintptr_t{1} << 21;

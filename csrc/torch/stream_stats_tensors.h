@@ -14,7 +14,7 @@ struct StreamStatsTensors {
   Tensor stats;
   Scratch partials;
 
-  /// `parts`: a function of the number of tokens, the rows of scratch.
+  /// `parts`: a function of the streams, the rows of scratch.
   template <class Parts>
   StreamStatsTensors(const Tensor& x_, const std::optional<Tensor>& y_,
                      const std::optional<Tensor>& h_pre_, const std::optional<Tensor>& h_post_,

@@ -8,6 +8,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -181,8 +182,6 @@ inline Tensor new_empty_as(const Tensor& like) {
 /// CPU it is plain memory, since a tensor takes longer to make than a small op to compute.
 class Scratch {
  public:
-  Scratch() = default;
-
   Scratch(const Tensor& like, int64_t size, ScalarType type) {
     if (size == 0) return;
 #ifdef USE_CUDA
@@ -190,9 +189,12 @@ class Scratch {
     data_ = tensor_->mutable_data_ptr();
 #else
     static_cast<void>(like);
+    // As tensors begin: a vector across two cache lines takes two loads.
+    constexpr uintptr_t kLine = 64;
     const size_t bytes = static_cast<size_t>(size) * (type == ScalarType::Double ? 8 : 4);
-    memory_.reset(new std::byte[bytes]);
-    data_ = memory_.get();
+    memory_.reset(new std::byte[bytes + kLine - 1]);
+    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+    data_ = memory_.get() + (kLine - address % kLine) % kLine;
     advise_huge_pages(data_, bytes);
 #endif
   }

@@ -22,7 +22,7 @@ struct CoefficientAdjointTile : CoefficientTile<T> {
   LaneArray<T> parameters;  // [groups + logits]
 
   explicit CoefficientAdjointTile(const CoefficientPlan<T>& p)
-      : CoefficientTile<T>(p, 3 * p.logits + p.n * p.n + p.rms + p.groups),
+      : CoefficientTile<T>(p, p.map.backward_scratch, 3 * p.logits + p.n * p.n + p.rms + p.groups),
         grad(this->storage.take(p.logits)),
         grad_logits(this->storage.take(p.logits)),
         grad_h_res(this->storage.take(p.n * p.n)),

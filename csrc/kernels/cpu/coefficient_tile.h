@@ -141,16 +141,19 @@ struct CoefficientTile {
   LaneArray<T> acted, values;  // in joint order; acted: act's own value, not of kNone
   LaneArray<T> h_res, scratch;
 
-  /// more : lanes that a derived tile takes from the storage.
-  explicit CoefficientTile(const CoefficientPlan<T>& p, int more = 0)
+  explicit CoefficientTile(const CoefficientPlan<T>& p)
+      : CoefficientTile(p, p.map.forward_scratch, 0) {}
+
+  /// map_scratch: lanes for the map; more: those that a derived tile takes from the storage.
+  CoefficientTile(const CoefficientPlan<T>& p, int map_scratch, int more)
       : plan(p),
-        storage(3 * p.logits + p.rms + p.n * p.n + p.map.scratch_size + more),
+        storage(3 * p.logits + p.rms + p.n * p.n + map_scratch + more),
         logits(storage.take(p.logits)),
         inv_rms(storage.take(p.rms)),
         acted(storage.take(p.logits)),
         values(storage.take(p.logits)),
         h_res(storage.take(p.n * p.n)),
-        scratch(storage.take(p.map.scratch_size)) {
+        scratch(storage.take(map_scratch)) {
     for (lanes_t& rms : inv_rms) rms = lanes_t::set(1);
   }
 

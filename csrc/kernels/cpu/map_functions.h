@@ -12,8 +12,8 @@ struct MapFunctions {
   using lanes_t = Lanes<T>;
   /// h_res is the logits themselves, and there are no functions.
   bool copies = false;
-  /// Lanes of scratch that both functions need.
-  int scratch_size = 0;
+  /// Lanes of scratch that the functions need.
+  int forward_scratch = 0, backward_scratch = 0;
   void (*forward)(const MapSettings& settings, int n, const lanes_t* logits, lanes_t* h_res,
                   lanes_t* scratch) = nullptr;
   void (*backward)(const MapSettings& settings, int n, const lanes_t* logits,
@@ -24,7 +24,8 @@ template <class Map, int kN, class T>
 MapFunctions<T> make_map_functions(const MapSettings& settings, int n) {
   using lanes_t = Lanes<T>;
   MapFunctions<T> functions;
-  functions.scratch_size = Map::backward_space(settings, n).kept;
+  functions.forward_scratch = Map::forward_space(settings, n).kept;
+  functions.backward_scratch = Map::backward_space(settings, n).kept;
   functions.forward = [](const MapSettings& s, int streams, const lanes_t* logits, lanes_t* h_res,
                          lanes_t* scratch) {
     Map::template forward<kN, lanes_t>(s, streams, logits, h_res, scratch);

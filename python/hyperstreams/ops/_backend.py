@@ -122,7 +122,7 @@ def _runs_on(archs: str, capability: tuple[int, int]) -> bool:
     for arch in archs.split():
         found = re.fullmatch(r"(\d+)([af]?)(-real|-virtual)?", arch)
         if found is None:
-            continue
+            return True  # a word of CMake's, such as native: the launch will tell
         number, specific, kind = int(found[1]), found[2], found[3]
         # Machine code runs within its major version, of an "a" on that very architecture; PTX on
         # all later ones.

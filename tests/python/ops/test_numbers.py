@@ -18,7 +18,8 @@ LEADS = ((), (1,), (5,), (0,), (2, 3), (2, 0, 3), (3, 1, 2), (67,))
 
 @pytest.fixture(autouse=True, scope="module")
 def poisoned_memory() -> Iterator[None]:
-    """Fresh tensors are full of NaN, so that an element which no kernel writes is seen."""
+    """Fresh tensors are full of NaN, so that an element which no kernel writes is seen. (Scratch is
+    no tensor; the tests in C++ fill it with NaN.)"""
     # PyTorch has no deterministic CUDA kernel for some operations of the reference.
     torch.use_deterministic_algorithms(True, warn_only=DEVICE != "cpu")
     assert torch.utils.deterministic.fill_uninitialized_memory
