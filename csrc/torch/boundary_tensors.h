@@ -108,7 +108,8 @@ struct BoundaryInputs {
       : x(boundary_streams(streams, y, phi, settings)),
         in(x, op),
         type(coefficient_type(in.dtype)),
-        write(pending_write(x, y, h_res, h_post, write_bias, op)),
+        // in.tensor: copied at the most once.
+        write(pending_write(in.tensor, y, h_res, h_post, write_bias, op)),
         next(controller_of(in, phi, norm_weight, alpha, bias, map, settings, constants, op)),
         given(given_weights(in, read_weights, op)),
         eps(eps_),

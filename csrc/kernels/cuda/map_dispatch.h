@@ -2,6 +2,7 @@
 #pragma once
 
 #include "device/device.h"
+#include "dispatch.h"
 #include "hyperstreams/maps/circulant.h"
 #include "hyperstreams/maps/free.h"
 #include "hyperstreams/maps/identity.h"
@@ -13,31 +14,26 @@
 
 namespace hyperstreams::cuda {
 
-template <class Map>
-struct MapTag {
-  using type = Map;
-};
-
-/// Calls f(MapTag<map>{}) and returns its status.
+/// Calls f(TypeTag<map>{}) and returns its status.
 template <class F>
 Status dispatch_map(MapKind map, const F& f) {
   switch (map) {
     case MapKind::kFree:
-      return f(MapTag<maps::Free>{});
+      return f(TypeTag<maps::Free>{});
     case MapKind::kSinkhorn:
-      return f(MapTag<maps::Sinkhorn>{});
+      return f(TypeTag<maps::Sinkhorn>{});
     case MapKind::kPermutation:
-      return f(MapTag<maps::Permutation>{});
+      return f(TypeTag<maps::Permutation>{});
     case MapKind::kKronecker:
-      return f(MapTag<maps::Kronecker>{});
+      return f(TypeTag<maps::Kronecker>{});
     case MapKind::kSpectral:
-      return f(MapTag<maps::Spectral>{});
+      return f(TypeTag<maps::Spectral>{});
     case MapKind::kCirculant:
-      return f(MapTag<maps::Circulant>{});
+      return f(TypeTag<maps::Circulant>{});
     case MapKind::kIdentity:
       break;
   }
-  return f(MapTag<maps::Identity>{});
+  return f(TypeTag<maps::Identity>{});
 }
 
 }  // namespace hyperstreams::cuda

@@ -180,8 +180,8 @@ def _fall_back(stem: str, device: str, index: int, dtypes: tuple[torch.dtype, ..
 # torch.compile calls these while it traces instead of tracing them: neither warnings nor questions
 # to a device can be traced. torch.compiler.assume_constant_result sets the same mark, but imports
 # the compiler.
-for _constant in (_fall_back, _cuda_obstacle):
-    _constant._dynamo_marked_constant = True  # type: ignore[union-attr]
+_fall_back._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_cuda_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def has_kernels(stem: str, x: Tensor, y: Tensor | None = None) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hyperstreams import ops
-from op_cases import BUILDS, Maker, stems_of
+from op_cases import BUILDS, Maker
 from op_judgement import Case, check_against_float64, run
 from torch import Tensor
 
@@ -20,12 +20,6 @@ pytestmark = [
 
 STATIC = pytest.mark.parametrize("static", [False, True], ids=["per_token", "static"])
 EVERY_OP = pytest.mark.parametrize("name", BUILDS)
-
-
-def require_kernels(name: str) -> None:
-    missing = [s for s in stems_of(name) if "cuda" not in ops.backend_status().ops[s]]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)}: no CUDA kernels")
 
 
 def made(
@@ -40,7 +34,6 @@ def made(
     device: str = "cuda",
 ) -> tuple[Case, list[Tensor]]:
     """A case on the device, and cotangents of its outputs."""
-    require_kernels(name)
     make = Maker(seed, dtype, device=device)
     case = BUILDS[name](make, n, width, (tokens,), static)
     outputs = case.outputs(case.tensors, "fused")
@@ -60,7 +53,6 @@ def assert_same_bits(found: list[Tensor], expected: list[Tensor]) -> None:
 @STATIC
 @EVERY_OP
 def test_cpu_and_gpu_are_as_near_to_float64_for_every_stream_count(name: str, static: bool) -> None:
-    require_kernels(name)
     for n in range(1, 17):
         dtype = (torch.float32, torch.bfloat16, torch.float16)[n % 3]
         for device in ("cpu", "cuda"):
@@ -72,7 +64,6 @@ def test_cpu_and_gpu_are_as_near_to_float64_for_every_stream_count(name: str, st
 @EVERY_OP
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_cpu_and_gpu_are_as_near_to_float64_at_a_models_size(name: str, dtype: torch.dtype) -> None:
-    require_kernels(name)
     for device in ("cpu", "cuda"):
         make = Maker(3, dtype, device=device)
         case = BUILDS[name](make, 4, 768, (1031,), False)
@@ -152,7 +143,6 @@ def test_the_current_device_does_not_matter(name: str) -> None:
 @pytest.mark.parametrize("n", [2, 3, 4, 8, 16])
 def test_large_logits(n: int) -> None:
     """Beyond where exp() in float32 is infinite or 0, against the definition in float64."""
-    require_kernels("coefficients")
     generator = torch.Generator().manual_seed(n)
     count = 2 * n + n * n
     logits = 300 * torch.randn(50, count, generator=generator)

@@ -9,16 +9,11 @@ import pytest
 import torch
 from connection_cases import depth
 from hyperstreams import nn as hnn
-from hyperstreams import ops
 from torch import Tensor, nn
-
-SITE_OPS = ("read", "mix_write", "project", "coefficients", "expand")
-MISSING = [stem for stem in SITE_OPS if "cuda" not in ops.backend_status().ops[stem]]
 
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.skipif(bool(MISSING), reason=f"no CUDA kernels for {', '.join(MISSING)}"),
 ]
 
 N, C = 4, 96

@@ -16,7 +16,6 @@ from hyperstreams.mixers import (
     Spectral,
     get_mixer,
 )
-from hyperstreams.ops._backend import STEMS
 from op_judgement import DEVICE, Case, coefficient_dtype, laid_out
 from torch import Tensor
 
@@ -277,10 +276,3 @@ BUILDS: dict[str, Build] = {
     )
 } | {f"coefficients_{name}": build for name, build in COEFFICIENTS.items()}
 BUILDS |= {f"boundary_{name}": build for name, build in BOUNDARIES.items()}
-
-
-def stems_of(name: str) -> tuple[str, ...]:
-    """The ops that a build, or a raw call that begins with an op's name, runs."""
-    if name.startswith("reduce"):
-        return ("read", "expand")
-    return tuple(stem for stem in STEMS if name.startswith(stem))
