@@ -185,7 +185,7 @@ TEST(Permutation, EqualsItsDefinition) {
 }
 
 TEST(Permutation, TableIsLexicographicWithTheIdentityFirst) {
-  constexpr maps::PermutationTable<5> table;
+  constexpr maps::PermutationTable<5> table = maps::permutation_table<5>();
   std::vector<int> expected = {0, 1, 2, 3, 4};
   for (int k = 0; k < 120; ++k) {
     for (int r = 0; r < 5; ++r) ASSERT_EQ(table.column[k][r], expected[r]) << k;

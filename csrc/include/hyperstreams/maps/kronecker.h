@@ -198,7 +198,8 @@ struct Kronecker {
   template <class V, class In, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void build(const MapSettings& settings, const Places& places,
                                              In logits, Scratch scratch) {
-    static constexpr PermutationTable<kMaxPermutationStreams> table;
+    static constexpr PermutationTable<kMaxPermutationStreams> table =
+        permutation_table<kMaxPermutationStreams>();
     const bool transposed = settings.ints[0] != 0;
     int first = 0;
     for (int f = 0; f < places.count; ++f) {
@@ -255,7 +256,8 @@ struct Kronecker {
   static HYPERSTREAMS_HOST_DEVICE_COLD void general_backward(const MapSettings& settings, int n,
                                                              In logits, Grad grad_h_res,
                                                              Out grad_logits, Scratch scratch) {
-    static constexpr PermutationTable<kMaxPermutationStreams> table;
+    static constexpr PermutationTable<kMaxPermutationStreams> table =
+        permutation_table<kMaxPermutationStreams>();
     const bool transposed = settings.ints[0] != 0;
     const V zero = Lane<V>::set(0);
     const Places places(settings, n);

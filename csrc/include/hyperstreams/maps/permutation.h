@@ -19,49 +19,58 @@ constexpr HYPERSTREAMS_HOST_DEVICE int factorial(int n) {
   return product;
 }
 
+// The tables are aggregates that functions fill: nvcc leaves a static table that a constexpr
+// constructor fills zero on the device, without a word.
+
 /// column[k][r] = permutation_k(r).
 template <int kN>
 struct PermutationTable {
   signed char column[factorial(kN)][kN];
+};
 
-  constexpr PermutationTable() : column() {
-    for (int k = 0; k < factorial(kN); ++k) {
-      bool used[kN] = {};
-      int rest = k;
-      for (int r = 0; r < kN; ++r) {
-        // Digit r of k in the factorial number system: which of the unused columns comes next.
-        int skip = rest / factorial(kN - 1 - r);
-        rest %= factorial(kN - 1 - r);
-        int c = 0;
-        while (used[c] || skip > 0) {
-          if (!used[c]) --skip;
-          ++c;
-        }
-        used[c] = true;
-        column[k][r] = static_cast<signed char>(c);
+template <int kN>
+constexpr HYPERSTREAMS_HOST_DEVICE PermutationTable<kN> permutation_table() {
+  PermutationTable<kN> table = {};
+  for (int k = 0; k < factorial(kN); ++k) {
+    bool used[kN] = {};
+    int rest = k;
+    for (int r = 0; r < kN; ++r) {
+      // Digit r of k in the factorial number system: which of the unused columns comes next.
+      int skip = rest / factorial(kN - 1 - r);
+      rest %= factorial(kN - 1 - r);
+      int c = 0;
+      while (used[c] || skip > 0) {
+        if (!used[c]) --skip;
+        ++c;
       }
+      used[c] = true;
+      table.column[k][r] = static_cast<signed char>(c);
     }
   }
-};
+  return table;
+}
 
 /// permutation[r * kN + c]: those that map r to c, ascending.
 template <int kN>
 struct PermutationsByEntry {
   static constexpr int count = factorial(kN - 1);
   signed char permutation[kN * kN][count];
+};
 
-  constexpr PermutationsByEntry() : permutation() {
-    constexpr PermutationTable<kN> table;
-    for (int e = 0; e < kN * kN; ++e) {
-      int found = 0;
-      for (int k = 0; k < factorial(kN); ++k) {
-        if (table.column[k][e / kN] == e % kN) {
-          permutation[e][found++] = static_cast<signed char>(k);
-        }
+template <int kN>
+constexpr HYPERSTREAMS_HOST_DEVICE PermutationsByEntry<kN> permutations_by_entry() {
+  constexpr PermutationTable<kN> table = permutation_table<kN>();
+  PermutationsByEntry<kN> of_entry = {};
+  for (int e = 0; e < kN * kN; ++e) {
+    int found = 0;
+    for (int k = 0; k < factorial(kN); ++k) {
+      if (table.column[k][e / kN] == e % kN) {
+        of_entry.permutation[e][found++] = static_cast<signed char>(k);
       }
     }
   }
-};
+  return of_entry;
+}
 
 struct Permutation {
   /// Exists for n up to this, each compiled by itself; 0: for every n.
@@ -78,7 +87,7 @@ struct Permutation {
   template <int kN, class V, class In, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void forward(const MapSettings& settings, int, In logits,
                                                Out h_res, Scratch scratch) {
-    static constexpr PermutationsByEntry<kN> of_entry;
+    static constexpr PermutationsByEntry<kN> of_entry = permutations_by_entry<kN>();
     const bool transposed = settings.ints[0] != 0;
     Arrays<V, Scratch> arrays(scratch);
     auto weight = arrays.template take<factorial(kN)>(factorial(kN));
@@ -96,7 +105,7 @@ struct Permutation {
   template <int kN, class V, class In, class Grad, class Out, class Scratch>
   static HYPERSTREAMS_HOST_DEVICE void backward(const MapSettings& settings, int, In logits,
                                                 Grad grad_h_res, Out grad_logits, Scratch scratch) {
-    static constexpr PermutationTable<kN> table;
+    static constexpr PermutationTable<kN> table = permutation_table<kN>();
     const bool transposed = settings.ints[0] != 0;
     Arrays<V, Scratch> arrays(scratch);
     auto weight = arrays.template take<factorial(kN)>(factorial(kN));
