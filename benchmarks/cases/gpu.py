@@ -1,9 +1,10 @@
-"""A GPU's sizes: 8,192 tokens of four bfloat16 streams; whole training steps under autocast."""
+"""A GPU's sizes: 8,192 tokens of four bfloat16 streams; whole training steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -24,14 +25,18 @@ STEPS: dict[str, dict[str, Any]] = {
     "wide": {"n_layer": 6, "n_head": 16, "width": 2048},
 }
 """Changes to the preset ``medium``: 12 blocks of width 768, context 1,024."""
+PRECISIONS = ("bfloat16", "autocast")
+"""The whole model in bfloat16; or parameters and streams in float32 under bfloat16 autocast."""
 SEQUENCES = 8
 
 
-def _step(connection: str, changes: dict[str, Any], device: torch.device) -> Call:
-    """Forward and backward in bfloat16 autocast, and a fused AdamW step."""
+def _step(connection: str, changes: dict[str, Any], precision: str, device: torch.device) -> Call:
+    """Forward, backward and a fused AdamW step; the coefficients' parameters stay float32."""
     generator = torch.Generator().manual_seed(0)
     config = GPTConfig.preset("medium", connection=connection, **changes)
     model = GPT(config, generator=generator).to(device)
+    if precision == "bfloat16":
+        model.bfloat16()
     optimizer = torch.optim.AdamW(model.parameter_groups(), lr=1e-4, fused=True)
     shape = (SEQUENCES, config.block_size)
     tokens, targets = (
@@ -40,7 +45,7 @@ def _step(connection: str, changes: dict[str, Any], device: torch.device) -> Cal
 
     def run() -> None:
         optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "autocast"):
             _, loss = model(tokens, targets)
         loss.backward()
         optimizer.step()
@@ -48,9 +53,11 @@ def _step(connection: str, changes: dict[str, Any], device: torch.device) -> Cal
     return run
 
 
-def _step_workload(connection: str, changes: dict[str, Any], device: torch.device) -> Workload:
-    call = _step(connection, changes, device)
-    return Workload(call, {"residual": lambda: _step("residual", changes, device)})
+def _step_workload(
+    connection: str, changes: dict[str, Any], precision: str, device: torch.device
+) -> Workload:
+    call = _step(connection, changes, precision, device)
+    return Workload(call, {"residual": lambda: _step("residual", changes, precision, device)})
 
 
 def _site_cases() -> Iterator[Case]:
@@ -80,10 +87,10 @@ def cases() -> Iterator[Case]:
         for mode in (FORWARD, BOTH):
             yield coefficients_case(f"gpu/coefficients/{name}/{mode}", mixer, mode, devices=GPU)
     for size, changes in STEPS.items():
-        for connection in CONNECTIONS:
+        for connection, precision in product(CONNECTIONS, PRECISIONS):
             yield Case(
-                name=f"gpu/step/{size}/{connection}",
-                build=partial(_step_workload, connection, changes),
+                name=f"gpu/step/{size}/{connection}/{precision}",
+                build=partial(_step_workload, connection, changes, precision),
                 tests=(*TESTS, "model"),
                 dtype="bfloat16",
                 tokens=SEQUENCES * 1024,

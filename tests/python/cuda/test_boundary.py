@@ -73,7 +73,10 @@ class Case:
             made = ops.boundary(**leaves, per_stream=self.per_stream, **settings)
         outputs = [out for out in made if out is not None and out.requires_grad]
         generator = torch.Generator().manual_seed(1)
-        weights = [torch.randn(out.shape, generator=generator).to(out) for out in outputs]
+        # The same numbers for float64 as for the streams' dtype.
+        weights = [
+            torch.randn(out.shape, generator=generator).to(self.dtype).to(out) for out in outputs
+        ]
         given = [leaf for leaf in leaves.values() if leaf is not None]
         grads = torch.autograd.grad(outputs, given, weights, allow_unused=True)
         return [*[out for out in made if out is not None], *[g for g in grads if g is not None]]
