@@ -14,7 +14,7 @@ Factory = Callable[[], Call]
 
 BASELINES = (
     *("eager", "compiled", "autograd alone"),
-    *("transformers", "lucidrains", "liger"),
+    *("transformers", "lucidrains", "liger", "transformer engine"),
     *("torch.add", "residual", "without"),
 )
 """The names that a baseline may have."""

@@ -169,15 +169,58 @@ class Liger(Peer):
         return self.functions.liger_mhc_post_res(x, y, h_post, h_res)
 
 
+class TransformerEngine(Peer):
+    """TransformerEngine's Triton functions, streams last and n = 4; CUDA only.
+
+    Split-K, its quicker and not deterministic projection, unless its environment variable
+    ``NVTE_ALLOW_NONDETERMINISTIC_ALGO=0`` forbids that.
+    """
+
+    connections = ("mhc",)
+
+    def __init__(self, spec: SiteSpec) -> None:
+        if spec.device.type != "cuda":
+            raise Absent(f"transformer-engine runs on CUDA alone, and this is {spec.device.type}")
+        module = "transformer_engine.pytorch.triton.mhc"
+        self.functions: Any = imported(module, "transformer-engine[pytorch]")
+        self.n = n = spec.n_streams
+        if n != 4:
+            raise Absent(f"transformer-engine has 4 streams alone, and this is {n}")
+        self.splits = os.environ.get("NVTE_ALLOW_NONDETERMINISTIC_ALGO", "1") != "0"
+        logits = n * n + 2 * n
+        generator = torch.Generator().manual_seed(2)
+        phi = 0.02 * torch.randn(logits, n * spec.width, generator=generator)
+        self.parameters = (
+            phi.to(spec.device),
+            torch.ones(3, device=spec.device),
+            torch.zeros(1, logits, device=spec.device),
+        )
+
+    def streams(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(1).transpose(2, 3).contiguous()
+
+    def read(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        u, h_post, h_res = self.functions.mhc_generate_mix_and_aggregate(
+            x, *self.parameters, use_split_k=self.splits
+        )
+        return u, (x, h_post, h_res)
+
+    def write(self, y: Tensor, pending: tuple[Tensor, ...]) -> Tensor:
+        x, h_post, h_res = pending
+        return self.functions.mhc_fused_expand_combine(y, None, h_post, x, h_res, self.n)
+
+
 PEERS: dict[str, type[Peer]] = {
     "transformers": Transformers,
     "lucidrains": Lucidrains,
     "liger": Liger,
+    "transformer engine": TransformerEngine,
 }
 PACKAGES = {
     "transformers": "transformers",
     "lucidrains": "hyper-connections",
     "liger": "liger-kernel",
+    "transformer engine": "transformer-engine",
 }
 """Names of the distributions."""
 

@@ -203,8 +203,8 @@ def test_a_gate_says_nothing_without_its_baseline(
 
 def test_baselines_have_names_that_are_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(BASELINES) >= {*peers.PEERS, *COSTS}
-    listed = "eager, compiled, autograd alone, transformers, lucidrains, liger, torch.add, "
-    listed += "residual, without"
+    listed = "eager, compiled, autograd alone, transformers, lucidrains, liger, "
+    listed += "transformer engine, torch.add, residual, without"
     message = f"expected any of {listed}, got 'eagre'"
     with pytest.raises(ValueError, match=f"^Workload: baselines: {re.escape(message)}$"):
         Workload(lambda: None, {"eagre": lambda: lambda: None})
