@@ -64,6 +64,9 @@ class GradientBlock {
  public:
   using Storage = GradientStorage<S, kN, kTiles>;
   using Stage = typename Storage::Stage;
+  static constexpr DType kDType = sizeof(S) == 4                ? DType::kFloat32
+                                  : std::is_same_v<S, BFloat16> ? DType::kBFloat16
+                                                                : DType::kFloat16;
   static constexpr int kPieceCount = Storage::kPieceCount;
   static constexpr int kTokens = Storage::kTokens;
   static constexpr int kGroups = Storage::kGroups;
@@ -71,10 +74,19 @@ class GradientBlock {
   static constexpr int kWarps = Storage::kWarps;
   static constexpr int kSums = boundary_sums(kN);
 
+  /// Tokens [first, first + kTokens), of which the first `count` exist.
+  struct Tile {
+    int64_t first;
+    int count;
+  };
+
   __device__ __forceinline__ GradientBlock(const BoundaryGradientsArgs& args, Storage& storage)
       : args_(args),
         storage_(storage),
         first_c_(int64_t{blockIdx.x} * kSlabChannels),
+        channels_(static_cast<int>(args.state.width - first_c_ < kSlabChannels
+                                       ? args.state.width - first_c_
+                                       : kSlabChannels)),
         steps_((args.n_logits + kInnerLogits - 1) / kInnerLogits) {}
 
   /// What stays for the life of the block.
@@ -100,32 +112,31 @@ class GradientBlock {
     }
   }
 
-  /// The rows of tokens [first, first + kTokens), zeros where they do not exist.
-  __device__ __forceinline__ void copy_rows(int64_t first, Stage& stage) const {
-    constexpr int kChunks = Storage::kRow - 1, kHalf = kTokens * kChunks;
-    const int rank = own_rank();
-    const int chunk = rank % kChunks, token = rank / kChunks % kTokens;
+  /// The rows of `tile`, zeros where they do not exist.
+  __device__ __forceinline__ void copy_rows(const Tile& tile, Stage& stage) const {
+    constexpr unsigned kChunks = Storage::kRow - 1, kHalf = kTokens * kChunks;
+    const unsigned rank = own_rank(), chunk = rank % kChunks, token = rank / kChunks % kTokens;
     if (kHalf == kThreads || rank < kHalf) {
-      copy_streams(args_.state.x, first + token, token, chunk, stage.x);
+      copy_streams(args_.state.x, tile, token, chunk, stage.x);
       if (args_.state.y_dtype == DType::kFloat32) {
-        copy_branch<float>(first + token, token, chunk, stage);
+        copy_branch<float>(tile, token, chunk, stage);
       } else {  // either type of 16 bits
-        copy_branch<BFloat16>(first + token, token, chunk, stage);
+        copy_branch<BFloat16>(tile, token, chunk, stage);
       }
     }
     if (kHalf == kThreads || rank >= kHalf) {
-      copy_streams(args_.grad_out, first + token, token, chunk, stage.beside);
-      copy(&stage.grad_u[token][chunk], args_.grad_u, first + token, chunk, S{});
+      copy_streams(args_.grad_out, tile, token, chunk, stage.beside);
+      copy(&stage.grad_u[token][chunk], row_of<S>(args_.grad_u, tile, token, chunk), tile, token,
+           chunk);
     }
   }
 
-  /// What the groups of tokens [first, first + kTokens) need beside.
-  __device__ __forceinline__ void copy_groups(int64_t first, Stage& stage) const {
-    const uint4* from = args_.groups + first / kMatrixSize * args_.group_vectors;
+  /// What the groups of `tile` need beside.
+  __device__ __forceinline__ void copy_groups(const Tile& tile, Stage& stage) const {
+    const uint4* from = args_.groups + tile.first / kMatrixSize * args_.group_vectors;
+    const unsigned count = kGroups * args_.group_vectors;
 #pragma unroll 1
-    for (int k = own_rank(); k < kGroups * args_.group_vectors; k += kThreads) {
-      copy_async(&stage.group[k], from + k);
-    }
+    for (unsigned k = own_rank(); k < count; k += kThreads) copy_async(&stage.group[k], from + k);
   }
 
   /// grad_logits W of the tokens in `stage`.
@@ -133,18 +144,21 @@ class GradientBlock {
     const int g = lane() / 4, q = lane() % 4;
     for_matrices([&](int, int j, int block) {
       float product[kGroups][2][4] = {};
+      // Per stream there is one step.
+      const uint4* gradients = stage.group + Storage::kRowVectors + lane() +
+                               (args_.per_stream ? j * kPieceCount * kWarpThreads : 0);
+      const uint4* weights = &storage_.weights[block][args_.per_stream ? 0 : j][0][0][lane()];
 #pragma unroll
       for (int step = 0; step < Storage::kSteps; ++step) {
         if (step >= steps_) continue;
-        const int set = args_.per_stream ? j : step, stream = args_.per_stream ? 0 : j;
         uint4 a[kGroups][kPieceCount], b[kPieceCount];
 #pragma unroll
         for (int p = 0; p < kPieceCount; ++p) {
-          b[p] = storage_.weights[block][stream][step][p][lane()];
+          const int at = (step * kPieceCount + p) * kWarpThreads;
+          b[p] = weights[at];
 #pragma unroll
           for (int group = 0; group < kGroups; ++group) {
-            a[group][p] = group_of(stage, group)[Storage::kRowVectors +
-                                                 (set * kPieceCount + p) * kWarpThreads + lane()];
+            a[group][p] = gradients[group * args_.group_vectors + at];
           }
         }
         for_pieces<kPieceCount, kPieceCount>([&](int pa, int pb) {
@@ -171,14 +185,14 @@ class GradientBlock {
     });
   }
 
-  /// Everything of the tokens in `stage`, the first of which is `first`, but grad_phi.
-  __device__ __forceinline__ void tokens(int64_t first, const Stage& stage) {
+  /// Everything of `tile`, in `stage`, but grad_phi.
+  __device__ __forceinline__ void tokens(const Tile& tile, const Stage& stage) {
     if (!args_.state.y.data) {
-      complete<false, false>(first, stage);
+      complete<false, false>(tile, stage);
     } else if (!args_.state.h_res.data) {
-      complete<true, false>(first, stage);
+      complete<true, false>(tile, stage);
     } else {
-      complete<true, true>(first, stage);
+      complete<true, true>(tile, stage);
     }
   }
 
@@ -189,20 +203,22 @@ class GradientBlock {
                       (args_.per_stream ? kN : steps_) * kPieceCount * kWarpThreads;
     for_matrices([&](int i, int j, int block) {
       float product[kTiles][4] = {};
+      // Per stream there is one tile.
+      const auto* gradients = aligned<const uint2>(stage.group + begin) + lane() +
+                              (args_.per_stream ? j * kPieceCount * kWarpThreads : 0);
 #pragma unroll
       for (int group = 0; group < kGroups; ++group) {
         uint32_t a[kPieces<S>][4];
         load_state<S, Storage::kRow>(
             &storage_.state[j][group * kMatrixSize][block * (Storage::kRow - 1) / kSlabMatrices], a);
-        const auto* fragments = aligned<const uint2>(group_of(stage, group) + begin) + lane();
         uint2 b[kTiles][kPieceCount];
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
           if (tile * 8 >= args_.n_logits) continue;
 #pragma unroll
           for (int p = 0; p < kPieceCount; ++p) {
-            const int set = args_.per_stream ? j : tile;
-            b[tile][p] = fragments[(set * kPieceCount + p) * kWarpThreads];
+            b[tile][p] = gradients[2 * group * args_.group_vectors +
+                                   (tile * kPieceCount + p) * kWarpThreads];
           }
         }
         for_pieces<kPieceCount, kPieces<S>>([&](int pa, int pb) {
@@ -271,61 +287,66 @@ class GradientBlock {
     if (args_.n_logits == 0) return;
 #pragma unroll
     for (int i = 0; i < kMatrices; ++i) {
-      const int matrix = i * kWarps + own_rank() / kWarpThreads;
-      if (matrix < kN * kSlabMatrices) f(i, matrix / kSlabMatrices, matrix % kSlabMatrices);
+      const int matrix = static_cast<int>(i * kWarps + own_rank() / kWarpThreads);
+      if (kWarps * (i + 1) <= kN * kSlabMatrices || matrix < kN * kSlabMatrices) f(i, matrix / kSlabMatrices, matrix % kSlabMatrices);
     }
   }
 
   /// threadIdx.x, of which nothing is computed ahead and kept in registers.
-  __device__ __forceinline__ static int own_rank() {
-    return static_cast<int>(opaque(int64_t{threadIdx.x}));
+  __device__ __forceinline__ static unsigned own_rank() {
+    return static_cast<unsigned>(opaque(int64_t{threadIdx.x}));
   }
 
-  __device__ __forceinline__ const uint4* group_of(const Stage& stage, int group) const {
-    return stage.group + group * args_.group_vectors;
-  }
-
-  /// Vector `chunk` of the slab of row t.
+  /// Vector `chunk` of the slab in a token's row.
   template <class T>
-  __device__ __forceinline__ void copy(uint4* to, const RowsView& rows, int64_t t, int chunk,
-                                       T) const {
-    const int64_t c = first_c_ + chunk * Vector<T>::kSize;
-    const int64_t left = t < args_.state.tokens ? args_.state.width - c : 0;
-    const T* from = static_cast<const T*>(rows.data) + t * rows.token_stride + c;
+  __device__ __forceinline__ const T* row_of(const RowsView& rows, const Tile& tile, unsigned token,
+                                             unsigned chunk) const {
+    const T* first = static_cast<const T*>(rows.data) + tile.first * rows.token_stride + first_c_;
+    return first + int64_t{token} * rows.token_stride + chunk * Vector<T>::kSize;
+  }
+
+  template <class T>
+  __device__ __forceinline__ void copy(uint4* to, const T* from, const Tile& tile, unsigned token,
+                                       unsigned chunk) const {
+    const int left = channels_ - static_cast<int>(chunk * Vector<T>::kSize);
+    const bool exists = static_cast<int>(token) < tile.count && left > 0;
     if constexpr (kWhole) {
-      copy_async(to, aligned<const uint4>(from), left > 0);
+      copy_async(to, aligned<const uint4>(from), exists);
     } else {
-      const Vector<T> vector = load_vector<false>(from, left);
+      const Vector<T> vector = load_vector<false>(from, exists ? left : 0);
       memcpy(to, &vector, sizeof(vector));
     }
   }
 
-  __device__ __forceinline__ void copy_streams(const StreamsView& streams, int64_t t, int token,
-                                               int chunk,
+  __device__ __forceinline__ void copy_streams(const StreamsView& streams, const Tile& tile,
+                                               unsigned token, unsigned chunk,
                                                uint4 (&to)[kN][kTokens][Storage::kRow]) const {
     if (!streams.data) return;
+    const S* from = row_of<S>({streams.data, streams.token_stride}, tile, token, chunk);
 #pragma unroll
     for (int j = 0; j < kN; ++j) {
-      const S* stream = static_cast<const S*>(streams.data) + j * streams.stream_stride;
-      copy(&to[j][token][chunk], {stream, streams.token_stride}, t, chunk, S{});
+      copy(&to[j][token][chunk], from, tile, token, chunk);
+      from += streams.stream_stride;
     }
   }
 
   template <class Y>
-  __device__ __forceinline__ void copy_branch(int64_t t, int token, int chunk, Stage& stage) const {
-    constexpr int kChunks = kSlabChannels * sizeof(Y) / 16;
-    if (!args_.state.y.data) return;
+  __device__ __forceinline__ void copy_branch(const Tile& tile, unsigned token, unsigned chunk,
+                                              Stage& stage) const {
+    constexpr unsigned kChunks = kSlabChannels * sizeof(Y) / 16;
+    const RowsView& y = args_.state.y;
+    if (!y.data) return;
 #pragma unroll
-    for (int k = 0; k < kChunks; k += Storage::kRow - 1) {
-      if (k + chunk < kChunks) {
-        copy(&stage.y[token][k + chunk], args_.state.y, t, k + chunk, Y{});
-      }
+    for (unsigned k = 0; k < kChunks; k += Storage::kRow - 1) {
+      if (k + chunk >= kChunks) continue;
+      copy(&stage.y[token][k + chunk], row_of<Y>(y, tile, token, k + chunk), tile, token,
+           k + chunk);
     }
   }
 
   /// This lane's channels of a row in shared memory.
   template <class T>
-  __device__ __forceinline__ static Packed<T, kQuadChannels> quad_of(const uint4* row, int quad) {
+  __device__ __forceinline__ static Packed<T, kQuadChannels> quad_of(const uint4* row, unsigned quad) {
     using Word = typename VectorWords<T, kQuadChannels>::Word;
     const Word word = aligned<const Word>(row)[quad];
     Packed<T, kQuadChannels> words;
@@ -334,13 +355,15 @@ class GradientBlock {
   }
 
   /// y + bias.
-  __device__ __forceinline__ void load_branch(const uint4* row, int quad, bool exists,
+  __device__ __forceinline__ void load_branch(const uint4* row, unsigned quad, bool exists,
                                               float (&to)[kQuadChannels]) const {
     const auto unpack = [&](const auto& words) {
 #pragma unroll
       for (int k = 0; k < kQuadChannels; ++k) to[k] = words[k];
     };
-    if (args_.state.y_dtype == DType::kFloat32) {
+    if (args_.state.y_dtype == kDType) {
+      unpack(quad_of<S>(row, quad));
+    } else if (args_.state.y_dtype == DType::kFloat32) {
       unpack(quad_of<float>(row, quad));
     } else if (args_.state.y_dtype == DType::kBFloat16) {
       unpack(quad_of<BFloat16>(row, quad));
@@ -375,11 +398,11 @@ class GradientBlock {
 
   /// This lane's token. Without a write X' is X, grad_x is G; without a mix h_res is the identity.
   template <bool kWrites, bool kMixes>
-  __device__ __forceinline__ void complete(int64_t first, const Stage& stage) {
+  __device__ __forceinline__ void complete(const Tile& tile, const Stage& stage) {
     const MixWriteArgs& w = args_.state;
-    const int rank = own_rank(), token = rank / kSlabLanes, quad = rank % kSlabLanes;
-    const int64_t t = first + token, c = first_c_ + quad * kQuadChannels, left = w.width - c;
-    const bool exists = t < w.tokens && left > 0;
+    const unsigned rank = own_rank(), token = rank / kSlabLanes, quad = rank % kSlabLanes;
+    const int left = channels_ - static_cast<int>(quad * kQuadChannels);
+    const bool is_token = static_cast<int>(token) < tile.count, exists = is_token && left > 0;
     float x[kN][kQuadChannels], branch[kQuadChannels] = {}, grad_u[kQuadChannels];
 #pragma unroll
     for (int i = 0; i < kN; ++i) {
@@ -393,7 +416,7 @@ class GradientBlock {
     for (int k = 0; k < kQuadChannels; ++k) grad_u[k] = packed_grad_u[k];
     float grad_x[kN][kQuadChannels], grad_y[kQuadChannels] = {};
     TokenSums<kN> sums;
-    const uint4* row = group_of(stage, token / kMatrixSize) +
+    const uint4* row = stage.group + token / kMatrixSize * args_.group_vectors +
                        token % kMatrixSize * (Storage::kRowVectors / kMatrixSize);
 #pragma unroll
     for (int j = 0; j < kN; ++j) {
@@ -438,12 +461,17 @@ class GradientBlock {
       }
       sums.add(j, sum);
     }
+    const int64_t c = first_c_ + quad * kQuadChannels;
     if (exists) {
-      S* to = static_cast<S*>(args_.grad_x) + t * kN * w.width + c;
+      const int64_t row_c = tile.first * w.width + token * w.width;
+      S* to = static_cast<S*>(args_.grad_x) + kN * row_c + c;
 #pragma unroll
-      for (int i = 0; i < kN; ++i) store_floats<kWhole>(to + i * w.width, left, grad_x[i]);
+      for (int i = 0; i < kN; ++i) {
+        store_floats<kWhole>(to, left, grad_x[i]);
+        to += w.width;
+      }
       if (kWrites) {
-        store_branch<kWhole>(w.y_dtype, args_.grad_y, t * w.width + c, left, grad_y);
+        store_branch<kWhole>(w.y_dtype, args_.grad_y, row_c + c, left, grad_y);
         if (args_.bias_partials) {
           float4& bias = storage_.grad_bias[threadIdx.x];
           bias.x += grad_y[0];
@@ -454,15 +482,15 @@ class GradientBlock {
       }
     }
     if (!args_.sums) return;
-    float* to = args_.sums + (int64_t{blockIdx.x} * w.tokens + t) * kSums;
+    float* to = args_.sums + (blockIdx.x * w.tokens + tile.first) * kSums;
     sums.finish([&](int k, float value) {
-      if (t < w.tokens && k < kSums) to[k] = value;
+      if (is_token && k < kSums) to[token * kSums + k] = value;
     });
   }
 
   /// Writes this lane's channels of a row in shared memory.
   __device__ __forceinline__ static void keep(const Packed<S, kQuadChannels>& words, uint4* row,
-                                              int quad) {
+                                              unsigned quad) {
     using Word = typename VectorWords<S, kQuadChannels>::Word;
     Word word;
     memcpy(&word, words.word, sizeof(word));
@@ -492,7 +520,7 @@ class GradientBlock {
   const BoundaryGradientsArgs& args_;
   Storage& storage_;
   const int64_t first_c_;
-  const int steps_;
+  const int channels_, steps_;  // of the slab that exist; of 16 logits
   float phi_[kMatrices][kTiles][4] = {};
 };
 
@@ -504,34 +532,36 @@ __global__ void __launch_bounds__((GradientStorage<S, kN, kTiles>::kThreads), 1)
   auto& storage = *dynamic_shared<typename Block::Storage>();
   Block block(args, storage);
   const int64_t begin = blockIdx.y * args.tokens_per_part;
-  const int64_t end = begin + args.tokens_per_part < args.state.tokens
-                          ? begin + args.tokens_per_part
-                          : args.state.tokens;
+  const int64_t left = args.state.tokens - begin;
+  const int count = static_cast<int>(left < args.tokens_per_part ? left : args.tokens_per_part);
+  const auto tile_at = [&](int token) -> typename Block::Tile {
+    return {begin + token, count - token < kTokens ? count - token : kTokens};
+  };
   block.begin();
-  block.copy_rows(begin, storage.stage[0]);
-  block.copy_groups(begin, storage.stage[0]);
+  block.copy_rows(tile_at(0), storage.stage[0]);
+  block.copy_groups(tile_at(0), storage.stage[0]);
   end_copy_group();
   finish_copies<0>();
   block_barrier();
-  if (begin + kTokens < end) {
-    block.copy_rows(begin + kTokens, storage.stage[1]);
-    block.copy_groups(begin + kTokens, storage.stage[1]);
+  if (kTokens < count) {
+    block.copy_rows(tile_at(kTokens), storage.stage[1]);
+    block.copy_groups(tile_at(kTokens), storage.stage[1]);
   }
   end_copy_group();
   block.multiply(storage.stage[0]);
   block_barrier();
   int now = 0;
-  for (int64_t first = begin; first < end; first += kTokens) {
+  for (int token = 0; token < count; token += kTokens) {
     auto &stage = storage.stage[now], &next = storage.stage[1 - now];
-    const bool copies = first + 2 * kTokens < end;
-    block.tokens(first, stage);
+    const bool copies = token + 2 * kTokens < count;
+    block.tokens(tile_at(token), stage);
     finish_copies<0>();
     block_barrier();
-    if (copies) block.copy_rows(first + 2 * kTokens, stage);
+    if (copies) block.copy_rows(tile_at(token + 2 * kTokens), stage);
     block.add_phi(stage);
-    if (first + kTokens < end) block.multiply(next);
+    if (token + kTokens < count) block.multiply(next);
     block_barrier();
-    if (copies) block.copy_groups(first + 2 * kTokens, stage);
+    if (copies) block.copy_groups(tile_at(token + 2 * kTokens), stage);
     end_copy_group();
     now = 1 - now;
   }
