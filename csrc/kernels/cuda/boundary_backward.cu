@@ -103,8 +103,7 @@ __device__ __forceinline__ void group_vector_of(const GradientFragmentArgs& args
     const int number = place * 4 % row_floats, row = place * 4 / row_floats;
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      word[k] = bits_from_float(
-          group_number(args, first + row / args.n, row % args.n, number + k));
+      word[k] = bits_from_float(group_number(args, first + row / args.n, row % args.n, number + k));
     }
     args.out[rank] = {word[0], word[1], word[2], word[3]};
     return;

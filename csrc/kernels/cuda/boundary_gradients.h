@@ -10,7 +10,8 @@
 //
 // Block (slab, part): 64 channels of all n <= 4 streams, a range of tokens, 32 at a time (16 of
 // float). Everything of the next tokens is on its way to shared memory meanwhile; W stays there.
-//   tokens    a lane has 4 channels of one token, 16 lanes all of the slab: X', G, what follows from
+//   tokens    a lane has 4 channels of one token, 16 lanes all of the slab: X', G, what follows
+//   from
 //             them but grad_phi; X' into shared memory
 //   add_phi   a warp has 16 channels of a stream, whose sums of grad_phi stay in registers
 //   multiply  grad_logits W of the next tokens, likewise, into shared memory
@@ -199,8 +200,8 @@ class GradientBlock {
   /// The sums of grad_phi += grad_logits X' of the tokens in `stage`: rows are channels, columns
   /// logits.
   __device__ __forceinline__ void add_phi(const Stage& stage) {
-    const int begin = Storage::kRowVectors +
-                      (args_.per_stream ? kN : steps_) * kPieceCount * kWarpThreads;
+    const int begin =
+        Storage::kRowVectors + (args_.per_stream ? kN : steps_) * kPieceCount * kWarpThreads;
     for_matrices([&](int i, int j, int block) {
       float product[kTiles][4] = {};
       // Per stream there is one tile.
@@ -210,7 +211,8 @@ class GradientBlock {
       for (int group = 0; group < kGroups; ++group) {
         uint32_t a[kPieces<S>][4];
         load_state<S, Storage::kRow>(
-            &storage_.state[j][group * kMatrixSize][block * (Storage::kRow - 1) / kSlabMatrices], a);
+            &storage_.state[j][group * kMatrixSize][block * (Storage::kRow - 1) / kSlabMatrices],
+            a);
         uint2 b[kTiles][kPieceCount];
 #pragma unroll
         for (int tile = 0; tile < kTiles; ++tile) {
@@ -288,7 +290,8 @@ class GradientBlock {
 #pragma unroll
     for (int i = 0; i < kMatrices; ++i) {
       const int matrix = static_cast<int>(i * kWarps + own_rank() / kWarpThreads);
-      if (kWarps * (i + 1) <= kN * kSlabMatrices || matrix < kN * kSlabMatrices) f(i, matrix / kSlabMatrices, matrix % kSlabMatrices);
+      if (kWarps * (i + 1) <= kN * kSlabMatrices || matrix < kN * kSlabMatrices)
+        f(i, matrix / kSlabMatrices, matrix % kSlabMatrices);
     }
   }
 
@@ -346,7 +349,8 @@ class GradientBlock {
 
   /// This lane's channels of a row in shared memory.
   template <class T>
-  __device__ __forceinline__ static Packed<T, kQuadChannels> quad_of(const uint4* row, unsigned quad) {
+  __device__ __forceinline__ static Packed<T, kQuadChannels> quad_of(const uint4* row,
+                                                                     unsigned quad) {
     using Word = typename VectorWords<T, kQuadChannels>::Word;
     const Word word = aligned<const Word>(row)[quad];
     Packed<T, kQuadChannels> words;
@@ -443,8 +447,8 @@ class GradientBlock {
       }
 #pragma unroll
       for (int k = 0; k < kQuadChannels; ++k) {
-        const float of_read = kWrites ? fmaf(weights.read(), grad_u[k], beside[k])
-                                      : weights.read() * grad_u[k];
+        const float of_read =
+            kWrites ? fmaf(weights.read(), grad_u[k], beside[k]) : weights.read() * grad_u[k];
         gradient[k] = fmaf(weights.factor(), state[k], of_read) + product[k];
         sum[kN + 1] = fmaf(grad_u[k], state[k], sum[kN + 1]);
         if (kWrites) {

@@ -174,8 +174,7 @@ inline void multiply_add(float (&sum)[4], const uint32_t (&a)[4], const uint32_t
   for (int k = 0; k < 4; ++k) sum[k] = emulation::cut_to_float(exact[k]);
 }
 
-inline void load_transposed(uint32_t (&words)[4], const uint4* row,
-                            int line = __builtin_LINE()) {
+inline void load_transposed(uint32_t (&words)[4], const uint4* row, int line = __builtin_LINE()) {
   row = aligned<const uint4>(row);
   const void* gathered[kWarpThreads];
   emulation::gather_warp(&row, sizeof(row), gathered, line);

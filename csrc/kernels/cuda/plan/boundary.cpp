@@ -90,7 +90,8 @@ void plan_backward(const BoundaryShape& s, BoundaryPlan& plan) {
   const int64_t phi_bytes = std::max<int64_t>(s.logits * features, s.width) * 4;
   const int64_t by_memory = std::max<int64_t>(kMaxPhiBytes / phi_bytes, 1);
   const int64_t by_tokens = ceil_div(s.tokens, 3 * step_tokens);
-  const int64_t parts = std::max<int64_t>(std::min({by_memory, by_tokens, full_parts(plan.slabs)}), 1);
+  const int64_t parts =
+      std::max<int64_t>(std::min({by_memory, by_tokens, full_parts(plan.slabs)}), 1);
   plan.tokens_per_part =
       std::max<int64_t>(ceil_div(ceil_div(s.tokens, parts), step_tokens), 1) * step_tokens;
   plan.token_parts = ceil_div(s.tokens, plan.tokens_per_part);
