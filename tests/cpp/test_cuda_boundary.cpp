@@ -97,6 +97,9 @@ TEST(CudaBoundary, SumsOverEverySplit) {
   for (const Case& c : kinds(37, 2, 304)) check_case<BFloat16>(c);
   check_case<BFloat16>({70, 264, sinkhorn(4)});
   check_case<float>({19, 520, sinkhorn(4)});
+  // Parts in which the backward comes back to its first stage.
+  for (const Case& c : kinds(93, 4, 72)) check_case<BFloat16>(c);
+  check_case<float>({45, 48, sinkhorn(4, 2)});
   check_case<Float16>({18, 289, sinkhorn(3)});
 }
 

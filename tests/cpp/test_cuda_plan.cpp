@@ -11,14 +11,14 @@ namespace {
 
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
 
-void check_limits(const LaunchShape& shape) {
+void check_limits(const LaunchShape& shape, int most_threads = 256) {
   EXPECT_GE(shape.grid_x, 1);
   EXPECT_GE(shape.grid_y, 1);
   EXPECT_LE(shape.grid_x, kMaxGridX);
   EXPECT_LE(shape.grid_y, kMaxGridY);
   const int threads = shape.block_x * shape.block_y;
   EXPECT_GE(threads, 1);
-  EXPECT_LE(threads, 256);
+  EXPECT_LE(threads, most_threads);
 }
 
 struct Shape {
@@ -318,9 +318,10 @@ void check_boundary(const BoundaryShape& s, const BoundaryPlan& plan) {
   const int64_t rows = s.tokens * (s.per_stream ? s.n_streams : 1);
   const int64_t features = s.width * (s.per_stream ? 1 : s.n_streams);
   check_limits(plan.write);
-  check_limits(plan.gradients);
+  check_limits(plan.gradients, 512);
+  check_limits(plan.gradient_weights);
   check_limits(plan.sums);
-  check_limits(plan.phi);
+  check_limits(plan.phi, 1024);
   const int64_t part_chunks = 8 * plan.chunks_per_piece;
   EXPECT_EQ(plan.chunks, (s.width + 31) / 32);
   EXPECT_GE(plan.parts * part_chunks, plan.chunks);
@@ -339,11 +340,16 @@ void check_boundary(const BoundaryShape& s, const BoundaryPlan& plan) {
   }
   EXPECT_LE(plan.adjoint.grid_x, 1024);
   EXPECT_LE(plan.tokens_per_tile, 32);
-  EXPECT_GE(plan.slabs * 128, s.width);
-  EXPECT_LT((plan.slabs - 1) * 128, s.width);
+  EXPECT_GE(plan.slabs * 64, s.width);
+  EXPECT_LT((plan.slabs - 1) * 64, s.width);
   EXPECT_EQ(plan.gradients.grid_x, plan.slabs);
   EXPECT_EQ(plan.gradients.grid_y, plan.token_parts);
-  EXPECT_EQ(plan.tokens_per_part % 16, 0);
+  EXPECT_EQ(plan.tokens_per_part % (s.dtype == DType::kFloat32 ? 16 : 32), 0);
+  EXPECT_EQ(plan.gradients.block_x, s.dtype == DType::kFloat32 ? 256 : 512);
+  EXPECT_LE(plan.gradients.shared_bytes, 227 << 10);
+  EXPECT_GE(plan.groups * 16, s.tokens);
+  EXPECT_GE((plan.gradient_weights.grid_x - plan.weight_blocks) * 256,
+            plan.groups * plan.group_vectors);
   EXPECT_GE(plan.token_parts * plan.tokens_per_part, s.tokens);
   EXPECT_LT((plan.token_parts - 1) * plan.tokens_per_part, s.tokens);
   const int64_t phi = plan.token_parts * s.logits * features;
@@ -357,6 +363,7 @@ void check_boundary(const BoundaryShape& s, const BoundaryPlan& plan) {
   EXPECT_GE(plan.forward.size - plan.forward.map, plan.read.grid_x * 32 * s.map_forward);
   const BoundaryBackwardScratch& b = plan.backward;
   const int64_t sums = s.n_streams * (s.n_streams + 2);
+  EXPECT_GE(b.grad_logits - b.groups, plan.groups * plan.group_vectors * 4);
   EXPECT_GE(b.factors - b.grad_logits, rows * s.logits);
   EXPECT_GE(b.sums - b.factors, s.logits ? rows : 0);
   EXPECT_GE(b.phi - b.sums, plan.slabs * s.tokens * sums);

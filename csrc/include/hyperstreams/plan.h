@@ -175,13 +175,14 @@ struct BoundaryForwardScratch {
   int64_t weights, sums, map, size;
 };
 struct BoundaryBackwardScratch {
-  int64_t weights, grad_logits, factors, sums, phi, bias, coefficients, tokens, map, size;
+  int64_t weights, groups, grad_logits, factors, sums, phi, bias, coefficients, tokens, map, size;
 };
 
 /// How `boundary` is launched, for n <= 4 and up to 32 logits (fused; else op by op). Forward: the
 /// fragments of W, unless direct; X' and its sums, in parts of the channels; the parts added,
-/// coefficients and the read. Backward: coefficients' adjoint; the fragments of W; everything else,
-/// in slabs of the channels and parts of the tokens; sums over slabs and over parts.
+/// coefficients and the read. Backward: coefficients' adjoint; the fragments of W and of the
+/// groups; everything else, in slabs of the channels and parts of the tokens; sums over slabs and
+/// over parts.
 struct BoundaryPlan {
   bool fused;
   bool whole_vectors;  // X, y, phi, ... in 16-byte accesses
@@ -197,9 +198,12 @@ struct BoundaryPlan {
   bool block_per_token;  // of the adjoint: a token's sums are a block's, else a warp's
   bool read_block_per_token;
   LaunchShape read, adjoint;
-  int64_t slabs;            // of 128 channels
+  int64_t slabs;            // of 64 channels
   int64_t tokens_per_part;  // part p takes tokens [p, p + 1) * tokens_per_part
   int64_t token_parts;
+  int64_t groups;         // of 16 tokens, as many as whole steps of a block have
+  int group_vectors;      // 16-byte vectors that a group needs beside its rows
+  int64_t weight_blocks;  // of gradient_weights; the others take groups
   LaunchShape gradient_weights, gradients;
   LaunchShape sums;        // over slabs, and of each block's tokens
   int64_t tokens_per_sum;  // of a block

@@ -2,18 +2,15 @@
 #pragma once
 
 #include "device/device.h"
+#include "plan/gradients.h"
 
 namespace hyperstreams::cuda {
 
-constexpr int kSlabThreads = 256;
-constexpr int kSlabWarps = kSlabThreads / kWarpThreads;
-constexpr int kWarpChannels = 16;
-constexpr int kQuadChannels = 4;  // of a lane
 constexpr int kInnerLogits = 16;  // of one matrix instruction
 
-/// Channel of a warp's 16 that is element g of half `upper` in a matrix.
+/// Channel of 16 that is element g of half `upper` in a matrix: lane q then has 4q to 4q + 3.
 __device__ __forceinline__ int matrix_channel(int g, int upper) {
-  return g / 2 * kQuadChannels + 2 * upper + g % 2;
+  return g / 2 * 4 + 2 * upper + g % 2;
 }
 
 /// Fragments [block of 16 channels][stream][16 logits][piece][lane] of W: the words are rows 2q, 2q

@@ -8,17 +8,20 @@
 // grad_h_post, sums over tokens for grad_bias; and sum_t grad_logits[t, k] X'[t, d] for grad_phi,
 // grad_u . X' where the read's weights were given.
 //
-// Block (slab, part): 128 channels of all n <= 4 streams, a range of tokens, 16 at a time. A warp
-// has 16 channels; lane 4g + q holds channels 4q to 4q + 3 of tokens g and g + 8, the elements that
-// the matrix instruction gives it of the product with W, so G stays in registers. The same
-// registers, transposed in 8 x 8 pieces within the warp, are the operand of grad_phi, whose sums
-// stay in shared memory, each with the thread that adds to it, for all tokens of the part.
-//   (3n + 3) C elements, K + n n + 2n floats per token, and n n + 2n floats per token and slab; K D
-//   floats per part; W once per block from the nearest cache.
+// Block (slab, part): 64 channels of all n <= 4 streams, a range of tokens, 32 at a time (16 of
+// float). Everything of the next tokens is on its way to shared memory meanwhile; W stays there.
+//   tokens    a lane has 4 channels of one token, 16 lanes all of the slab: X', G, what follows
+//   from
+//             them but grad_phi; X' into shared memory
+//   add_phi   a warp has 16 channels of a stream, whose sums of grad_phi stay in registers
+//   multiply  grad_logits W of the next tokens, likewise, into shared memory
+// with a barrier before the first and after it.
+//   (3n + 3) C elements; n n + 2n floats and what a group needs (plan/gradients.h) per token and
+//   slab; K D floats per part; W once per block from the nearest cache.
 //
 // Products are of bfloat16 pieces: two of grad_logits and W (relative error 2^-16) for 16-bit
 // streams, whose gradients are rounded to 2^-9 or 2^-12, three for float. The tensor core adds
-// those of one group of tokens alone, since it cuts every sum towards zero.
+// those of one batch of tokens alone, since it cuts every sum towards zero.
 //
 // Deterministic: every sum has one order, which tokens, n, width and dtype fix.
 #pragma once
@@ -26,354 +29,554 @@
 #include "boundary_fragments.h"
 #include "boundary_kernels.h"
 #include "boundary_matrix.h"
-#include "boundary_state.h"
-#include "skinny_product.h"
+#include "mix_write_branch.h"
 
 namespace hyperstreams::cuda {
 
-/// What a block keeps: of 16 tokens' sums by warp, twice, so that one barrier is enough; and every
-/// thread's own sums of grad_phi, which are used in one place alone.
-template <int kPadded, int kMatrices>
+/// Numbers and shared memory of a block.
+template <class S, int kN, int kTiles>
 struct GradientStorage {
-  float sum[2][kSlabWarps][kGroupTokens][kPadded];
-  float4 phi[kMatrices][kSlabThreads];
+  static constexpr int kPieceCount = gradient_pieces(sizeof(S));
+  static constexpr int kTokens = gradient_tokens(sizeof(S));
+  static constexpr int kGroups = kTokens / kMatrixSize;
+  static constexpr int kThreads = kTokens * kSlabLanes;
+  static constexpr int kWarps = kThreads / kWarpThreads;
+  static constexpr int kSteps = (kTiles + 1) / 2;
+  static constexpr int kRow = slab_row_vectors(sizeof(S));
+  static constexpr int kBranchRow = slab_row_vectors(4);
+  static constexpr int kRowFloats = group_row_floats(kN);  // of a group, per token and stream
+  static constexpr int kRowVectors = group_row_vectors(kN);
+
+  struct Stage {
+    uint4 x[kN][kTokens][kRow], beside[kN][kTokens][kRow], grad_u[kTokens][kRow];
+    uint4 y[kTokens][kBranchRow];
+    uint4 group[kGroups * most_group_vectors(kN, kPieceCount, kTiles)];  // one after the other
+  };
+  Stage stage[2];
+  uint4 state[kN][kTokens][kRow];
+  float4 product[kTokens][kN * kSlabLanes + 4];  // 4: the next row in other banks
+  uint4 weights[kSlabMatrices][kN][kSteps][kPieceCount][kWarpThreads];
+  float4 bias[kSlabLanes];
+  float4 grad_bias[kThreads];  // every thread's own sums
 };
 
 template <class S, int kN, int kTiles, bool kWhole>
-class GradientWarp {
+class GradientBlock {
  public:
-  static constexpr int kPieceCount = kGradientPieces<S>;
+  using Storage = GradientStorage<S, kN, kTiles>;
+  using Stage = typename Storage::Stage;
+  static constexpr DType kDType = sizeof(S) == 4                ? DType::kFloat32
+                                  : std::is_same_v<S, BFloat16> ? DType::kBFloat16
+                                                                : DType::kFloat16;
+  static constexpr int kPieceCount = Storage::kPieceCount;
+  static constexpr int kTokens = Storage::kTokens;
+  static constexpr int kGroups = Storage::kGroups;
+  static constexpr int kThreads = Storage::kThreads;
+  static constexpr int kWarps = Storage::kWarps;
   static constexpr int kSums = boundary_sums(kN);
-  static constexpr int kPadded = (kSums + 3) / 4 * 4;
-  using Storage = GradientStorage<kPadded, kN * kTiles>;
 
-  __device__ __forceinline__ GradientWarp(const BoundaryGradientsArgs& args, Storage& storage)
-      : args_(args), storage_(storage), g_(lane() / 4), q_(lane() % 4) {
-    for (int k = 0; k < kN * kTiles; ++k) storage_.phi[k][threadIdx.x] = {0, 0, 0, 0};
-    block_ = int64_t{blockIdx.x} * kSlabWarps + threadIdx.x / kWarpThreads;
-    c_ = block_ * kWarpChannels + q_ * kQuadChannels;
-  }
+  /// Tokens [first, first + kTokens), of which the first `count` exist.
+  struct Tile {
+    int64_t first;
+    int count;
+  };
 
-  /// Tokens [first, first + 16): everything but the sums over channels, whose parts go to `sums`
-  /// [16][kPadded].
-  __device__ __forceinline__ void group(int64_t first, float (&sums)[kGroupTokens][kPadded]) {
-    const int64_t t = first + g_, t8 = t + 8;
-    float product[kN][2][4] = {};
-    uint32_t state[kN][kPieces<S>][4];
-    if constexpr (sizeof(S) == 2) {  // registers enough to load all at once
-      TokenRow row, row8;
-      load(t, row);
-      load(t8, row8);
-      add_weights(first, product);
-      complete<0>(t, row, product, state, sums[g_]);
-      complete<1>(t8, row8, product, state, sums[g_ + 8]);
-    } else {
-      add_weights(first, product);
-      TokenRow row;
-      load(t, row);
-      complete<0>(t, row, product, state, sums[g_]);
-      load(t8, row);
-      complete<1>(t8, row, product, state, sums[g_ + 8]);
+  __device__ __forceinline__ GradientBlock(const BoundaryGradientsArgs& args, Storage& storage)
+      : args_(args),
+        storage_(storage),
+        first_c_(int64_t{blockIdx.x} * kSlabChannels),
+        channels_(static_cast<int>(args.state.width - first_c_ < kSlabChannels
+                                       ? args.state.width - first_c_
+                                       : kSlabChannels)),
+        steps_((args.n_logits + kInnerLogits - 1) / kInnerLogits) {}
+
+  /// What stays for the life of the block.
+  __device__ __forceinline__ void begin() {
+    const int streams = args_.per_stream ? 1 : kN;
+    const int rows = kSlabMatrices * streams * steps_;
+#pragma unroll 1
+    for (int k = threadIdx.x; k < rows * kPieceCount * kWarpThreads; k += kThreads) {
+      const int piece = k / kWarpThreads % kPieceCount, row = k / kWarpThreads / kPieceCount;
+      const int step = row % steps_, stream = row / steps_ % streams;
+      const int block = row / steps_ / streams;
+      const int64_t from = gradient_fragment(int64_t{blockIdx.x} * kSlabMatrices + block, streams,
+                                             stream, steps_, step);
+      copy_async(&storage_.weights[block][stream][step][piece][lane()],
+                 args_.weights + from + piece * kWarpThreads + lane());
     }
-    add_phi(first, state);
+    storage_.grad_bias[threadIdx.x] = {};
+#pragma unroll 1
+    for (int k = threadIdx.x; k < kSlabChannels; k += kThreads) {
+      const bool exists = args_.state.bias && first_c_ + k < args_.state.width;
+      aligned<float>(storage_.bias)[k] =
+          exists ? static_cast<const float*>(args_.state.bias)[first_c_ + k] : 0;
+    }
   }
 
-  /// The sums over tokens, after the last group.
+  /// The rows of `tile`, zeros where they do not exist.
+  __device__ __forceinline__ void copy_rows(const Tile& tile, Stage& stage) const {
+    constexpr unsigned kChunks = Storage::kRow - 1, kHalf = kTokens * kChunks;
+    const unsigned rank = own_rank(), chunk = rank % kChunks, token = rank / kChunks % kTokens;
+    if (kHalf == kThreads || rank < kHalf) {
+      copy_streams(args_.state.x, tile, token, chunk, stage.x);
+      if (args_.state.y_dtype == DType::kFloat32) {
+        copy_branch<float>(tile, token, chunk, stage);
+      } else {  // either type of 16 bits
+        copy_branch<BFloat16>(tile, token, chunk, stage);
+      }
+    }
+    if (kHalf == kThreads || rank >= kHalf) {
+      copy_streams(args_.grad_out, tile, token, chunk, stage.beside);
+      copy(&stage.grad_u[token][chunk], row_of<S>(args_.grad_u, tile, token, chunk), tile, token,
+           chunk);
+    }
+  }
+
+  /// What the groups of `tile` need beside.
+  __device__ __forceinline__ void copy_groups(const Tile& tile, Stage& stage) const {
+    const uint4* from = args_.groups + tile.first / kMatrixSize * args_.group_vectors;
+    const unsigned count = kGroups * args_.group_vectors;
+#pragma unroll 1
+    for (unsigned k = own_rank(); k < count; k += kThreads) copy_async(&stage.group[k], from + k);
+  }
+
+  /// grad_logits W of the tokens in `stage`.
+  __device__ __forceinline__ void multiply(const Stage& stage) {
+    const int g = lane() / 4, q = lane() % 4;
+    for_matrices([&](int, int j, int block) {
+      float product[kGroups][2][4] = {};
+      // Per stream there is one step.
+      const uint4* gradients = stage.group + Storage::kRowVectors + lane() +
+                               (args_.per_stream ? j * kPieceCount * kWarpThreads : 0);
+      const uint4* weights = &storage_.weights[block][args_.per_stream ? 0 : j][0][0][lane()];
+#pragma unroll
+      for (int step = 0; step < Storage::kSteps; ++step) {
+        if (step >= steps_) continue;
+        uint4 a[kGroups][kPieceCount], b[kPieceCount];
+#pragma unroll
+        for (int p = 0; p < kPieceCount; ++p) {
+          const int at = (step * kPieceCount + p) * kWarpThreads;
+          b[p] = weights[at];
+#pragma unroll
+          for (int group = 0; group < kGroups; ++group) {
+            a[group][p] = gradients[group * args_.group_vectors + at];
+          }
+        }
+        for_pieces<kPieceCount, kPieceCount>([&](int pa, int pb) {
+          const uint32_t upper[2][2] = {{b[pb].x, b[pb].y}, {b[pb].z, b[pb].w}};
+#pragma unroll
+          for (int group = 0; group < kGroups; ++group) {
+            const uint4& words = a[group][pa];
+            const uint32_t rows[4] = {words.x, words.y, words.z, words.w};
+            multiply_add(product[group][0], rows, upper[0]);
+            multiply_add(product[group][1], rows, upper[1]);
+          }
+        });
+      }
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          float4* row = storage_.product[group * kMatrixSize + g + 8 * r];
+          row[j * kSlabLanes + block * 4 + q] = {
+              product[group][0][2 * r], product[group][0][2 * r + 1], product[group][1][2 * r],
+              product[group][1][2 * r + 1]};
+        }
+      }
+    });
+  }
+
+  /// Everything of `tile`, in `stage`, but grad_phi.
+  __device__ __forceinline__ void tokens(const Tile& tile, const Stage& stage) {
+    if (!args_.state.y.data) {
+      complete<false, false>(tile, stage);
+    } else if (!args_.state.h_res.data) {
+      complete<true, false>(tile, stage);
+    } else {
+      complete<true, true>(tile, stage);
+    }
+  }
+
+  /// The sums of grad_phi += grad_logits X' of the tokens in `stage`: rows are channels, columns
+  /// logits.
+  __device__ __forceinline__ void add_phi(const Stage& stage) {
+    const int begin =
+        Storage::kRowVectors + (args_.per_stream ? kN : steps_) * kPieceCount * kWarpThreads;
+    for_matrices([&](int i, int j, int block) {
+      float product[kTiles][4] = {};
+      // Per stream there is one tile.
+      const auto* gradients = aligned<const uint2>(stage.group + begin) + lane() +
+                              (args_.per_stream ? j * kPieceCount * kWarpThreads : 0);
+#pragma unroll
+      for (int group = 0; group < kGroups; ++group) {
+        uint32_t a[kPieces<S>][4];
+        load_state<S, Storage::kRow>(
+            &storage_.state[j][group * kMatrixSize][block * (Storage::kRow - 1) / kSlabMatrices],
+            a);
+        uint2 b[kTiles][kPieceCount];
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+          if (tile * 8 >= args_.n_logits) continue;
+#pragma unroll
+          for (int p = 0; p < kPieceCount; ++p) {
+            b[tile][p] = gradients[2 * group * args_.group_vectors +
+                                   (tile * kPieceCount + p) * kWarpThreads];
+          }
+        }
+        for_pieces<kPieceCount, kPieces<S>>([&](int pa, int pb) {
+#pragma unroll
+          for (int tile = 0; tile < kTiles; ++tile) {
+            if (tile * 8 >= args_.n_logits) continue;
+            const uint32_t rows[2] = {b[tile][pb].x, b[tile][pb].y};
+            multiply_add(product[tile], a[pa], rows);
+          }
+        });
+      }
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) phi_[i][tile][k] += product[tile][k];
+      }
+    });
+  }
+
+  /// The sums over tokens, after the last barrier.
   __device__ __forceinline__ void finish() {
     if (args_.bias_partials) write_bias();
     if (args_.n_logits == 0) return;
-    const int64_t width = args_.state.width;
-    const int64_t streams = args_.per_stream ? 1 : kN;
+    const int g = lane() / 4, q = lane() % 4;
+    const int64_t width = args_.state.width, streams = args_.per_stream ? 1 : kN;
     float* partial = args_.phi_partials + blockIdx.y * args_.n_logits * streams * width;
-#pragma unroll
-    for (int j = 0; j < kN; ++j) {
-      if (args_.per_stream && j > 0) continue;
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        float sum[4];
-        load_phi(j, tile, sum);
-        for (int i = 1; args_.per_stream && i < kN; ++i) {
-          float more[4];
-          load_phi(i, tile, more);
-#pragma unroll
-          for (int k = 0; k < 4; ++k) sum[k] += more[k];
-        }
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const int64_t c = block_ * kWarpChannels + matrix_channel(g_, k / 2);
-          const int logit = tile * kTileLogits + 2 * q_ + k % 2;
-          if (c >= width || logit >= args_.n_logits) continue;
-          partial[(logit * streams + j) * width + c] = sum[k];
+    float4* kept = &storage_.product[0][0];  // [stream][matrix][lane]: one tile, per stream
+    if (args_.per_stream) {
+      block_barrier();
+      for_matrices([&](int i, int j, int block) {
+        const auto& sum = phi_[i][0];
+        kept[(j * kSlabMatrices + block) * kWarpThreads + lane()] = {sum[0], sum[1], sum[2],
+                                                                     sum[3]};
+      });
+      block_barrier();
+    }
+    for_matrices([&](int i, int j, int block) {
+      if (args_.per_stream) {
+        if (j > 0) return;
+        for (int k = 1; k < kN; ++k) {
+          const float4& more = kept[(k * kSlabMatrices + block) * kWarpThreads + lane()];
+          phi_[i][0][0] += more.x;
+          phi_[i][0][1] += more.y;
+          phi_[i][0][2] += more.z;
+          phi_[i][0][3] += more.w;
         }
       }
-    }
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const int64_t c = first_c_ + block * kMatrixSize + g + k / 2 * 8;
+          const int logit = tile * 8 + 2 * q + k % 2;
+          if (c >= width || logit >= args_.n_logits) continue;
+          partial[(logit * streams + j) * width + c] = phi_[i][tile][k];
+        }
+      }
+    });
   }
 
  private:
-  /// A logit's gradient; 0 for tokens and logits that do not exist. Per stream, of stream j.
-  __device__ __forceinline__ float grad_logit(int64_t t, int j, int logit) const {
-    if (t >= args_.state.tokens || logit >= args_.n_logits) return 0;
-    return args_.grad_logits[(args_.per_stream ? t * kN + j : t) * args_.n_logits + logit];
-  }
-
-  /// gradient += grad_logits W.
-  __device__ __forceinline__ void add_weights(int64_t first, float (&gradient)[kN][2][4]) const {
-    const int steps = (args_.n_logits + kInnerLogits - 1) / kInnerLogits;
-    for (int step = 0; step < steps; ++step) {
-      uint32_t a[kPieceCount][4];
-#pragma unroll
-      for (int j = 0; j < kN; ++j) {
-        if (j == 0 || args_.per_stream) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) {
-            const int64_t t = first + g_ + k % 2 * 8;
-            const int logit = step * kInnerLogits + 2 * q_ + k / 2 * 8;
-            uint32_t pair[kPieceCount];
-            split(grad_logit(t, j, logit), grad_logit(t, j, logit + 1), pair);
-#pragma unroll
-            for (int p = 0; p < kPieceCount; ++p) a[p][k] = pair[p];
-          }
-        }
-        const int64_t from = args_.per_stream ? gradient_fragment(block_, 1, 0, steps, step)
-                                              : gradient_fragment(block_, kN, j, steps, step);
-        uint32_t b[2][kPieceCount][2];
-#pragma unroll
-        for (int p = 0; p < kPieceCount; ++p) {
-          const uint4 words = args_.weights[from + p * kWarpThreads + lane()];
-          b[0][p][0] = words.x;
-          b[0][p][1] = words.y;
-          b[1][p][0] = words.z;
-          b[1][p][1] = words.w;
-        }
-        multiply_pieces(a, b[0], gradient[j][0]);
-        multiply_pieces(a, b[1], gradient[j][1]);
-      }
-    }
-  }
-
-  /// What a lane reads of one token.
-  struct TokenRow {
-    BoundaryState<S, kN, kQuadChannels, kWhole> x;
-    Packed<S, kQuadChannels> beside[kN], grad_u;  // beside: grad_x', with a write
-  };
-
-  __device__ __forceinline__ void load(int64_t t, TokenRow& row) const {
-    row.grad_u = load_row(static_cast<const S*>(args_.grad_u.data), args_.grad_u.token_stride, t);
-    if (args_.state.y.data) {
-      const StreamsView& beside = args_.grad_out;
-#pragma unroll
-      for (int j = 0; j < kN; ++j) {
-        row.beside[j] = load_row(static_cast<const S*>(beside.data) + j * beside.stream_stride,
-                                 beside.token_stride, t);
-      }
-    }
-    row.x.load(args_.state, t, c_);
-  }
-
-  /// Token t = first + g + 8 kRow: its G, and all that follows from it.
-  template <int kRow>
-  __device__ __forceinline__ void complete(int64_t t, const TokenRow& row,
-                                           const float (&product)[kN][2][4],
-                                           uint32_t (&state)[kN][kPieces<S>][4],
-                                           float (&sums)[kPadded]) {
-    const MixWriteArgs& w = args_.state;
-    const bool exists = t < w.tokens && c_ < w.width;
-    const BoundaryWeights<kN> weights(w, t);
-    float gradient[kN][kQuadChannels], sum[kPadded] = {};
-#pragma unroll
-    for (int j = 0; j < kN; ++j) {
-      const auto stream = state_stream(w, row.x, weights, j);
-      const float weight = exists ? read_weight(t, j) : 0;
-      const float factor =
-          exists && args_.n_logits > 0 ? args_.factor[args_.per_stream ? t * kN + j : t] : 0;
-#pragma unroll
-      for (int k = 0; k < kQuadChannels; ++k) {
-        const float value = stream[k];
-        const float grad_u = row.grad_u[k];
-        const float of_read = w.y.data ? fmaf(weight, grad_u, row.beside[j][k]) : weight * grad_u;
-        gradient[j][k] = fmaf(factor, value, of_read) + product[j][k / 2][2 * kRow + k % 2];
-        sum[kN * kN + kN + j] = fmaf(grad_u, value, sum[kN * kN + kN + j]);
-      }
-      uint32_t pair[kPieces<S>][2];
-      split(stream, pair);
-#pragma unroll
-      for (int p = 0; p < kPieces<S>; ++p) {
-        state[j][p][2 * kRow] = pair[p][0];
-        state[j][p][2 * kRow + 1] = pair[p][1];
-      }
-    }
-    write_gradients(t, exists, row.x, weights, gradient, sum);
-    if (!args_.sums) return;
-    float quarter[kPadded / 4];
-    quad_sums(sum, quarter);
-#pragma unroll
-    for (int k = 0; k < kPadded / 4; ++k) sums[q_ * (kPadded / 4) + k] = quarter[k];
-  }
-
-  /// mix_write's adjoint at this lane's channels; without a write, G itself.
-  __device__ __forceinline__ void write_gradients(
-      int64_t t, bool exists, const BoundaryState<S, kN, kQuadChannels, kWhole>& x,
-      const BoundaryWeights<kN>& weights, const float (&gradient)[kN][kQuadChannels],
-      float (&sum)[kPadded]) {
-    const MixWriteArgs& w = args_.state;
-    const int64_t left = w.width - c_;
-    S* grad_x = static_cast<S*>(args_.grad_x) + t * kN * w.width + c_;
-    const bool mixes = w.y.data && w.h_res.data;
-#pragma unroll
-    for (int i = 0; i < kN; ++i) {
-      float mixed[kQuadChannels];
-#pragma unroll
-      for (int k = 0; k < kQuadChannels; ++k) {
-        mixed[k] = gradient[i][k];
-        if (!mixes) continue;
-        mixed[k] = weights.mix(0, i) * gradient[0][k];
-#pragma unroll
-        for (int j = 1; j < kN; ++j) {
-          mixed[k] = fmaf(weights.mix(j, i), gradient[j][k], mixed[k]);
-        }
-#pragma unroll
-        for (int j = 0; j < kN; ++j) {
-          sum[j * kN + i] = fmaf(gradient[j][k], x.source[i][k], sum[j * kN + i]);
-        }
-      }
-      if (exists) store_floats<kWhole>(grad_x + i * w.width, left, mixed);
-    }
-    if (!w.y.data) return;
-    float grad_y[kQuadChannels] = {};
-#pragma unroll
-    for (int j = 0; j < kN; ++j) {
-#pragma unroll
-      for (int k = 0; k < kQuadChannels; ++k) {
-        grad_y[k] = fmaf(weights.post(j), gradient[j][k], grad_y[k]);
-        sum[kN * kN + j] = fmaf(gradient[j][k], x.branch[k], sum[kN * kN + j]);
-      }
-    }
-    if (!exists) return;
-    store_branch<kWhole>(w.y_dtype, args_.grad_y, t * w.width + c_, left, grad_y);
-#pragma unroll
-    for (int k = 0; k < kQuadChannels; ++k) bias_[k] += grad_y[k];
-  }
-
-  /// The sums of grad_phi += grad_logits X' of the group's tokens: rows are channels, columns
-  /// logits.
-  __device__ __forceinline__ void add_phi(int64_t first, uint32_t (&state)[kN][kPieces<S>][4]) {
+  /// Calls f(i, stream, block) for this warp's matrices of 16 channels.
+  static constexpr int kMatrices = (kN * kSlabMatrices + kWarps - 1) / kWarps;
+  template <class F>
+  __device__ __forceinline__ void for_matrices(const F& f) const {
     if (args_.n_logits == 0) return;
 #pragma unroll
+    for (int i = 0; i < kMatrices; ++i) {
+      const int matrix = static_cast<int>(i * kWarps + own_rank() / kWarpThreads);
+      if (kWarps * (i + 1) <= kN * kSlabMatrices || matrix < kN * kSlabMatrices)
+        f(i, matrix / kSlabMatrices, matrix % kSlabMatrices);
+    }
+  }
+
+  /// threadIdx.x, of which nothing is computed ahead and kept in registers.
+  __device__ __forceinline__ static unsigned own_rank() {
+    return static_cast<unsigned>(opaque(int64_t{threadIdx.x}));
+  }
+
+  /// Vector `chunk` of the slab in a token's row.
+  template <class T>
+  __device__ __forceinline__ const T* row_of(const RowsView& rows, const Tile& tile, unsigned token,
+                                             unsigned chunk) const {
+    const T* first = static_cast<const T*>(rows.data) + tile.first * rows.token_stride + first_c_;
+    return first + int64_t{token} * rows.token_stride + chunk * Vector<T>::kSize;
+  }
+
+  template <class T>
+  __device__ __forceinline__ void copy(uint4* to, const T* from, const Tile& tile, unsigned token,
+                                       unsigned chunk) const {
+    const int left = channels_ - static_cast<int>(chunk * Vector<T>::kSize);
+    const bool exists = static_cast<int>(token) < tile.count && left > 0;
+    if constexpr (kWhole) {
+      copy_async(to, aligned<const uint4>(from), exists);
+    } else {
+      const Vector<T> vector = load_vector<false>(from, exists ? left : 0);
+      memcpy(to, &vector, sizeof(vector));
+    }
+  }
+
+  __device__ __forceinline__ void copy_streams(const StreamsView& streams, const Tile& tile,
+                                               unsigned token, unsigned chunk,
+                                               uint4 (&to)[kN][kTokens][Storage::kRow]) const {
+    if (!streams.data) return;
+    const S* from = row_of<S>({streams.data, streams.token_stride}, tile, token, chunk);
+#pragma unroll
     for (int j = 0; j < kN; ++j) {
+      copy(&to[j][token][chunk], from, tile, token, chunk);
+      from += streams.stream_stride;
+    }
+  }
+
+  template <class Y>
+  __device__ __forceinline__ void copy_branch(const Tile& tile, unsigned token, unsigned chunk,
+                                              Stage& stage) const {
+    constexpr unsigned kChunks = kSlabChannels * sizeof(Y) / 16;
+    const RowsView& y = args_.state.y;
+    if (!y.data) return;
 #pragma unroll
-      for (int p = 0; p < kPieces<S>; ++p) {
+    for (unsigned k = 0; k < kChunks; k += Storage::kRow - 1) {
+      if (k + chunk >= kChunks) continue;
+      copy(&stage.y[token][k + chunk], row_of<Y>(y, tile, token, k + chunk), tile, token,
+           k + chunk);
+    }
+  }
+
+  /// This lane's channels of a row in shared memory.
+  template <class T>
+  __device__ __forceinline__ static Packed<T, kQuadChannels> quad_of(const uint4* row,
+                                                                     unsigned quad) {
+    using Word = typename VectorWords<T, kQuadChannels>::Word;
+    const Word word = aligned<const Word>(row)[quad];
+    Packed<T, kQuadChannels> words;
+    memcpy(words.word, &word, sizeof(word));
+    return words;
+  }
+
+  /// y + bias.
+  __device__ __forceinline__ void load_branch(const uint4* row, unsigned quad, bool exists,
+                                              float (&to)[kQuadChannels]) const {
+    const auto unpack = [&](const auto& words) {
 #pragma unroll
-        for (int k = 0; k < 4; ++k) state[j][p][k] = transpose(state[j][p][k]);
+      for (int k = 0; k < kQuadChannels; ++k) to[k] = words[k];
+    };
+    if (args_.state.y_dtype == kDType) {
+      unpack(quad_of<S>(row, quad));
+    } else if (args_.state.y_dtype == DType::kFloat32) {
+      unpack(quad_of<float>(row, quad));
+    } else if (args_.state.y_dtype == DType::kBFloat16) {
+      unpack(quad_of<BFloat16>(row, quad));
+    } else {
+      unpack(quad_of<Float16>(row, quad));
+    }
+    const float4 bias = storage_.bias[quad];
+    const float add[] = {bias.x, bias.y, bias.z, bias.w};
+#pragma unroll
+    for (int k = 0; k < kQuadChannels; ++k) to[k] = exists ? to[k] + add[k] : 0;
+  }
+
+  /// h_res[j, :], h_post[j], weight[j] and factor[j] of a token.
+  struct StreamWeights {
+    float value[Storage::kRowFloats];
+    __device__ __forceinline__ StreamWeights(const uint4* row, int j) {
+      constexpr int kVectors = Storage::kRowFloats / 4;
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        const uint4 words = row[j * kVectors + v];
+        value[4 * v] = float_from_bits(words.x);
+        value[4 * v + 1] = float_from_bits(words.y);
+        value[4 * v + 2] = float_from_bits(words.z);
+        value[4 * v + 3] = float_from_bits(words.w);
       }
     }
+    __device__ __forceinline__ float mix(int i) const { return value[i]; }
+    __device__ __forceinline__ float post() const { return value[kN]; }
+    __device__ __forceinline__ float read() const { return value[kN + 1]; }
+    __device__ __forceinline__ float factor() const { return value[kN + 2]; }
+  };
+
+  /// This lane's token. Without a write X' is X, grad_x is G; without a mix h_res is the identity.
+  template <bool kWrites, bool kMixes>
+  __device__ __forceinline__ void complete(const Tile& tile, const Stage& stage) {
+    const MixWriteArgs& w = args_.state;
+    const unsigned rank = own_rank(), token = rank / kSlabLanes, quad = rank % kSlabLanes;
+    const int left = channels_ - static_cast<int>(quad * kQuadChannels);
+    const bool is_token = static_cast<int>(token) < tile.count, exists = is_token && left > 0;
+    float x[kN][kQuadChannels], branch[kQuadChannels] = {}, grad_u[kQuadChannels];
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      if (tile * kTileLogits >= args_.n_logits) continue;
-      uint32_t b[kPieceCount][2];
+    for (int i = 0; i < kN; ++i) {
+      const auto words = quad_of<S>(stage.x[i][token], quad);
 #pragma unroll
-      for (int j = 0; j < kN; ++j) {
-        if (j == 0 || args_.per_stream) {
-          const int logit = tile * kTileLogits + g_;
+      for (int k = 0; k < kQuadChannels; ++k) x[i][k] = words[k];
+    }
+    if (kWrites) load_branch(stage.y[token], quad, exists, branch);
+    const auto packed_grad_u = quad_of<S>(stage.grad_u[token], quad);
 #pragma unroll
-          for (int k = 0; k < 2; ++k) {
-            const int64_t t = first + 2 * q_ + 8 * k;
-            uint32_t pair[kPieceCount];
-            split(grad_logit(t, j, logit), grad_logit(t + 1, j, logit), pair);
+    for (int k = 0; k < kQuadChannels; ++k) grad_u[k] = packed_grad_u[k];
+    float grad_x[kN][kQuadChannels], grad_y[kQuadChannels] = {};
+    TokenSums<kN> sums;
+    const uint4* row = stage.group + token / kMatrixSize * args_.group_vectors +
+                       token % kMatrixSize * (Storage::kRowVectors / kMatrixSize);
 #pragma unroll
-            for (int p = 0; p < kPieceCount; ++p) b[p][k] = pair[p];
-          }
+    for (int j = 0; j < kN; ++j) {
+      const StreamWeights weights(row, j);
+      float gradient[kQuadChannels], sum[kN + 2] = {};
+#pragma unroll
+      for (int k = 0; k < kQuadChannels; ++k) {  // X', as mix_write rounds it
+        float value = kMixes ? weights.mix(0) * x[0][k] : x[j][k];
+#pragma unroll
+        for (int i = 1; kMixes && i < kN; ++i) value = fmaf(weights.mix(i), x[i][k], value);
+        gradient[k] = kWrites ? fmaf(weights.post(), branch[k], value) : value;
+      }
+      const auto state = packed<S>(gradient);
+      keep(state, storage_.state[j][token], quad);
+      Packed<S, kQuadChannels> beside{};
+      if (kWrites) beside = quad_of<S>(stage.beside[j][token], quad);
+      float product[kQuadChannels] = {};
+      if (args_.n_logits > 0) {
+        const float4 words = storage_.product[token][j * kSlabLanes + quad];
+        product[0] = words.x;
+        product[1] = words.y;
+        product[2] = words.z;
+        product[3] = words.w;
+      }
+#pragma unroll
+      for (int k = 0; k < kQuadChannels; ++k) {
+        const float of_read =
+            kWrites ? fmaf(weights.read(), grad_u[k], beside[k]) : weights.read() * grad_u[k];
+        gradient[k] = fmaf(weights.factor(), state[k], of_read) + product[k];
+        sum[kN + 1] = fmaf(grad_u[k], state[k], sum[kN + 1]);
+        if (kWrites) {
+          grad_y[k] = fmaf(weights.post(), gradient[k], grad_y[k]);
+          sum[kN] = fmaf(gradient[k], branch[k], sum[kN]);
         }
-        float sum[4], products[4] = {};
-        load_phi(j, tile, sum);
-        multiply_pieces(state[j], b, products);
+        if (!kMixes) grad_x[j][k] = gradient[k];
 #pragma unroll
-        for (int k = 0; k < 4; ++k) sum[k] += products[k];
-        storage_.phi[j * kTiles + tile][threadIdx.x] = {sum[0], sum[1], sum[2], sum[3]};
+        for (int i = 0; kMixes && i < kN; ++i) {
+          grad_x[i][k] = j == 0 ? weights.mix(i) * gradient[k]
+                                : fmaf(weights.mix(i), gradient[k], grad_x[i][k]);
+          sum[i] = fmaf(gradient[k], x[i][k], sum[i]);
+        }
+      }
+      sums.add(j, sum);
+    }
+    const int64_t c = first_c_ + quad * kQuadChannels;
+    if (exists) {
+      const int64_t row_c = tile.first * w.width + token * w.width;
+      S* to = static_cast<S*>(args_.grad_x) + kN * row_c + c;
+#pragma unroll
+      for (int i = 0; i < kN; ++i) {
+        store_floats<kWhole>(to, left, grad_x[i]);
+        to += w.width;
+      }
+      if (kWrites) {
+        store_branch<kWhole>(w.y_dtype, args_.grad_y, row_c + c, left, grad_y);
+        if (args_.bias_partials) {
+          float4& bias = storage_.grad_bias[threadIdx.x];
+          bias.x += grad_y[0];
+          bias.y += grad_y[1];
+          bias.z += grad_y[2];
+          bias.w += grad_y[3];
+        }
       }
     }
+    if (!args_.sums) return;
+    float* to = args_.sums + (blockIdx.x * w.tokens + tile.first) * kSums;
+    sums.finish([&](int k, float value) {
+      if (is_token && k < kSums) to[token * kSums + k] = value;
+    });
   }
 
-  __device__ __forceinline__ void load_phi(int j, int tile, float (&sum)[4]) const {
-    const float4 kept = storage_.phi[j * kTiles + tile][threadIdx.x];
-    sum[0] = kept.x;
-    sum[1] = kept.y;
-    sum[2] = kept.z;
-    sum[3] = kept.w;
+  /// Writes this lane's channels of a row in shared memory.
+  __device__ __forceinline__ static void keep(const Packed<S, kQuadChannels>& words, uint4* row,
+                                              unsigned quad) {
+    using Word = typename VectorWords<S, kQuadChannels>::Word;
+    Word word;
+    memcpy(&word, words.word, sizeof(word));
+    aligned<Word>(row)[quad] = word;
   }
 
+  /// grad_y over the block's tokens: the two of a warp, then the warps.
   __device__ __forceinline__ void write_bias() {
+    float* kept = aligned<float>(&storage_.product[0][0]);  // [warp][channel]
+    const int of_warp = static_cast<int>(threadIdx.x) / kWarpThreads * kSlabChannels;
+    const int quad = static_cast<int>(threadIdx.x) % kSlabLanes;
+    const float4& own = storage_.grad_bias[threadIdx.x];
+    const float bias[kQuadChannels] = {own.x, own.y, own.z, own.w};
 #pragma unroll
     for (int k = 0; k < kQuadChannels; ++k) {
-      float sum = bias_[k];
-      sum += warp_shuffle_xor(sum, 16);
-      sum += warp_shuffle_xor(sum, 8);
-      sum += warp_shuffle_xor(sum, 4);
-      if (g_ == 0 && c_ + k < args_.state.width) {
-        args_.bias_partials[blockIdx.y * args_.state.width + c_ + k] = sum;
-      }
+      const float sum = bias[k] + warp_shuffle_xor(bias[k], kSlabLanes);
+      if (lane() < kSlabLanes) kept[of_warp + quad * kQuadChannels + k] = sum;
     }
-  }
-
-  /// This lane's channels of row t; zeros where it does not exist.
-  __device__ __forceinline__ Packed<S, kQuadChannels> load_row(const S* rows, int64_t stride,
-                                                               int64_t t) const {
-    const int64_t left = t < args_.state.tokens ? args_.state.width - c_ : 0;
-    if (kWhole && left <= 0) return {};
-    return packed(load_vector<kWhole, kQuadChannels>(rows + t * stride + c_, left));
-  }
-
-  __device__ __forceinline__ float read_weight(int64_t t, int j) const {
-    const RowsView& weights = args_.read_weights;
-    return static_cast<const float*>(weights.data)[t * weights.token_stride + j];
+    block_barrier();
+    const int c = static_cast<int>(threadIdx.x);
+    if (c >= kSlabChannels || first_c_ + c >= args_.state.width) return;
+    float sum = kept[c];
+    for (int warp = 1; warp < kWarps; ++warp) sum += kept[warp * kSlabChannels + c];
+    args_.bias_partials[blockIdx.y * args_.state.width + first_c_ + c] = sum;
   }
 
   const BoundaryGradientsArgs& args_;
   Storage& storage_;
-  const int g_, q_;
-  int64_t block_, c_;  // the warp's 16 channels, and this lane's first
-  float bias_[kQuadChannels] = {};
+  const int64_t first_c_;
+  const int channels_, steps_;  // of the slab that exist; of 16 logits
+  float phi_[kMatrices][kTiles][4] = {};
 };
 
 template <class S, int kN, int kTiles, bool kWhole>
-__global__ void __launch_bounds__(kSlabThreads, 1)
+__global__ void __launch_bounds__((GradientStorage<S, kN, kTiles>::kThreads), 1)
     boundary_gradients_kernel(const __grid_constant__ BoundaryGradientsArgs args) {
-  using Warp = GradientWarp<S, kN, kTiles, kWhole>;
-  auto& storage = *dynamic_shared<typename Warp::Storage>();
-  Warp work(args, storage);
+  using Block = GradientBlock<S, kN, kTiles, kWhole>;
+  constexpr int kTokens = Block::kTokens;
+  auto& storage = *dynamic_shared<typename Block::Storage>();
+  Block block(args, storage);
   const int64_t begin = blockIdx.y * args.tokens_per_part;
-  const int64_t end = begin + args.tokens_per_part < args.state.tokens
-                          ? begin + args.tokens_per_part
-                          : args.state.tokens;
-  int buffer = 0;
-  for (int64_t first = begin; first < end; first += kGroupTokens) {
-    work.group(first, storage.sum[buffer][threadIdx.x / kWarpThreads]);
-    if (args.sums) {
-      block_barrier();
-      for (int k = threadIdx.x; k < kGroupTokens * Warp::kSums; k += kSlabThreads) {
-        const int token = k / Warp::kSums, place = k % Warp::kSums;
-        if (first + token >= end) continue;
-        float sum = storage.sum[buffer][0][token][place];
-#pragma unroll
-        for (int warp = 1; warp < kSlabWarps; ++warp) {
-          sum += storage.sum[buffer][warp][token][place];
-        }
-        const int64_t row = int64_t{blockIdx.x} * args.state.tokens + first + token;
-        args.sums[row * Warp::kSums + place] = sum;
-      }
-    }
-    buffer = 1 - buffer;
+  const int64_t left = args.state.tokens - begin;
+  const int count = static_cast<int>(left < args.tokens_per_part ? left : args.tokens_per_part);
+  const auto tile_at = [&](int token) -> typename Block::Tile {
+    return {begin + token, count - token < kTokens ? count - token : kTokens};
+  };
+  block.begin();
+  block.copy_rows(tile_at(0), storage.stage[0]);
+  block.copy_groups(tile_at(0), storage.stage[0]);
+  end_copy_group();
+  finish_copies<0>();
+  block_barrier();
+  if (kTokens < count) {
+    block.copy_rows(tile_at(kTokens), storage.stage[1]);
+    block.copy_groups(tile_at(kTokens), storage.stage[1]);
   }
-  work.finish();
+  end_copy_group();
+  block.multiply(storage.stage[0]);
+  block_barrier();
+  int now = 0;
+  for (int token = 0; token < count; token += kTokens) {
+    auto &stage = storage.stage[now], &next = storage.stage[1 - now];
+    const bool copies = token + 2 * kTokens < count;
+    block.tokens(tile_at(token), stage);
+    finish_copies<0>();
+    block_barrier();
+    if (copies) block.copy_rows(tile_at(token + 2 * kTokens), stage);
+    block.add_phi(stage);
+    if (token + kTokens < count) block.multiply(next);
+    block_barrier();
+    if (copies) block.copy_groups(tile_at(token + 2 * kTokens), stage);
+    end_copy_group();
+    now = 1 - now;
+  }
+  block.finish();
 }
 
 template <class S, int kN, int kTiles, bool kWhole>
 Status launch_gradients(const BoundaryGradientsArgs& args, const LaunchShape& shape,
                         Stream stream) {
-  using Storage = typename GradientWarp<S, kN, kTiles, kWhole>::Storage;
-  // As the plan counts it.
-  static_assert(sizeof(Storage) ==
-                2 * kSlabWarps * kGroupTokens * ((boundary_sums(kN) + 3) / 4 * 16) +
-                    kN * kTiles * kSlabThreads * 16);
+  static_assert(sizeof(GradientStorage<S, kN, kTiles>) ==
+                gradient_shared_bytes(kN, kTiles, sizeof(S)));
   return launch(boundary_gradients_kernel<S, kN, kTiles, kWhole>, shape, stream, args);
 }
 

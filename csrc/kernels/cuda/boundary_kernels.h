@@ -52,16 +52,16 @@ struct BoundaryAdjointArgs {
 struct BoundaryGradientsArgs {
   MixWriteArgs state;    // y none: x is X'; x_out unused
   StreamsView grad_out;  // grad_x', none without y
-  RowsView grad_u, read_weights;
-  bool sums_read_weights;    // whether grad_u . X' is wanted here
-  const uint4* weights;      // fragments of W
-  const float* grad_logits;  // [rows, K]
-  const float* factor;       // [rows]: of X' in G
-  int n_logits;              // of a row of project; 0: no controller
+  RowsView grad_u;
+  const uint4* weights;  // fragments of W
+  const uint4* groups;   // [groups of 16 tokens, group_vectors]: plan/gradients.h
+  int group_vectors;
+  int n_logits;  // of a row of project; 0: no controller
   bool per_stream;
   void* grad_x;          // out [tokens, n, C]
   void* grad_y;          // out [tokens, C], with y
-  float* sums;           // out [slabs, tokens, boundary_sums(n)], where any are wanted
+  float* sums;           // out [slabs, tokens, n, n + 2], where any are wanted: of h_res[j, :],
+                         // h_post[j] and weight[j]
   float* phi_partials;   // out [parts, K, D]
   float* bias_partials;  // out [parts, C] or null
   int64_t tokens_per_part;

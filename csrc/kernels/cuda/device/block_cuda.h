@@ -115,6 +115,14 @@ __device__ __forceinline__ void copy_async(uint4* to, const uint4* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
 }
 
+/// The same, or zeros, where `from` need not be memory.
+__device__ __forceinline__ void copy_async(uint4* to, const uint4* from, bool exists) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
+               "r"(exists ? 16 : 0)
+               : "memory");
+}
+
 /// The copies of this thread since the last call are a group.
 __device__ __forceinline__ void end_copy_group() {
   asm volatile("cp.async.commit_group;" ::: "memory");
@@ -140,6 +148,17 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/// Four matrices of 8 x 8 elements of 16 bits in shared memory, transposed: lane 8m + r names row r
+/// of matrix m, 16 bytes, and word m of a lane is rows 2q, 2q + 1 of column g of matrix m. Every
+/// lane takes part.
+__device__ __forceinline__ void load_transposed(uint32_t (&words)[4], const uint4* row) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(address)
+               : "memory");
 }
 
 /// What every kernel may have without asking.

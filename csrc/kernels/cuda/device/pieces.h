@@ -26,7 +26,9 @@ constexpr int kPieces = std::is_same_v<S, BFloat16>  ? 1
 __device__ __forceinline__ uint32_t bfloat_pair(float first, float second) {
 #ifdef __CUDACC__
   const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-  return uint32_t{__bfloat16_as_ushort(pair.x)} | uint32_t{__bfloat16_as_ushort(pair.y)} << 16;
+  uint32_t bits;
+  memcpy(&bits, &pair, sizeof(bits));
+  return bits;
 #else
   return uint32_t{from_float<BFloat16>(first).bits} | uint32_t{from_float<BFloat16>(second).bits}
                                                           << 16;

@@ -128,6 +128,11 @@ inline void copy_async(uint4* to, const uint4* from) {
   emulation::copy_later(aligned<uint4>(to), aligned<const uint4>(from), sizeof(uint4));
 }
 
+inline void copy_async(uint4* to, const uint4* from, bool exists) {
+  static const uint4 zeros = {};
+  copy_async(to, exists ? from : &zeros);
+}
+
 inline void end_copy_group() { emulation::end_copy_group(); }
 
 template <int kLeft>
@@ -167,6 +172,21 @@ inline void multiply_add(float (&sum)[4], const uint32_t (&a)[4], const uint32_t
     }
   }
   for (int k = 0; k < 4; ++k) sum[k] = emulation::cut_to_float(exact[k]);
+}
+
+inline void load_transposed(uint32_t (&words)[4], const uint4* row, int line = __builtin_LINE()) {
+  row = aligned<const uint4>(row);
+  const void* gathered[kWarpThreads];
+  emulation::gather_warp(&row, sizeof(row), gathered, line);
+  const int group = lane() / 4, quad = lane() % 4;
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    uint16_t pair[2];
+    for (int i = 0; i < 2; ++i) {
+      const uint4* from = *static_cast<const uint4* const*>(gathered[8 * matrix + 2 * quad + i]);
+      std::memcpy(&pair[i], reinterpret_cast<const char*>(from) + 2 * group, sizeof(pair[i]));
+    }
+    words[matrix] = uint32_t{pair[0]} | uint32_t{pair[1]} << 16;
+  }
 }
 
 template <class... Parameters, class... Arguments>

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "arithmetic.h"
+#include "gradients.h"
 #include "hyperstreams/plan.h"
 #include "layout.h"
 #include "rows.h"
@@ -29,8 +30,8 @@ constexpr int64_t kMinTileTokens = 4;
 constexpr int64_t kDirectTokens = 512;
 constexpr int64_t kMaxScratchBytes = int64_t{64} << 20;
 constexpr int64_t kMaxPartials = 1024;
-constexpr int64_t kSlab = 128;
-constexpr int64_t kWarpChannels = 16;
+// A block of the gradients fills a multiprocessor.
+constexpr int64_t kMultiprocessors = 132;
 constexpr int64_t kMaxPhiBytes = int64_t{32} << 20;
 // 4 words of each of 3 pieces, for every lane.
 constexpr int64_t kFragmentFloats = 3 * kWarp * 4;
@@ -71,35 +72,51 @@ void plan_forward(const BoundaryShape& s, BoundaryPlan& plan) {
   plan.forward.size = layout.size();
 }
 
+/// Parts of the tokens for blocks of `slabs`, so that few multiprocessors idle in the last round.
+int64_t full_parts(int64_t slabs) {
+  int64_t rounds = 1;
+  const auto blocks = [&] { return kMultiprocessors * rounds / slabs * slabs; };
+  while (rounds < 4 && 10 * blocks() < 9 * kMultiprocessors * rounds) ++rounds;
+  return kMultiprocessors * rounds / slabs;
+}
+
 void plan_backward(const BoundaryShape& s, BoundaryPlan& plan) {
   const int64_t rows = s.tokens * (s.per_stream ? s.n_streams : 1);
   const int64_t streams = s.per_stream ? 1 : s.n_streams, n = s.n_streams;
   const int64_t features = streams * s.width;
-  plan.slabs = ceil_div(s.width, kSlab);
+  const int bytes = element_bytes(s.dtype);
+  plan.slabs = ceil_div(s.width, kSlabChannels);
+  const int64_t step_tokens = gradient_tokens(bytes);
   const int64_t phi_bytes = std::max<int64_t>(s.logits * features, s.width) * 4;
   const int64_t by_memory = std::max<int64_t>(kMaxPhiBytes / phi_bytes, 1);
-  const int64_t by_tokens = ceil_div(s.tokens, 4 * kGroupTokens);
+  const int64_t by_tokens = ceil_div(s.tokens, 3 * step_tokens);
   const int64_t parts =
-      std::max<int64_t>(std::min({by_memory, by_tokens, kFullDevice / plan.slabs}), 1);
+      std::max<int64_t>(std::min({by_memory, by_tokens, full_parts(plan.slabs)}), 1);
   plan.tokens_per_part =
-      std::max<int64_t>(ceil_div(ceil_div(s.tokens, parts), kGroupTokens), 1) * kGroupTokens;
+      std::max<int64_t>(ceil_div(ceil_div(s.tokens, parts), step_tokens), 1) * step_tokens;
   plan.token_parts = ceil_div(s.tokens, plan.tokens_per_part);
-  // Of a warp's 16 channels, the sums of 16 tokens, twice; and a thread's share of n products of
-  // [16 channels, 8 logits] for every tile.
-  const int64_t sums = n * n + 2 * n;
-  const int64_t tiles =
-      plan.whole_vectors && plan.tiles <= 3 && n == 4 ? 3 : most_tiles(s.n_streams);
-  const int64_t shared =
-      2 * kWarps * kGroupTokens * ceil_div(sums, 4) * 16 + n * tiles * kThreads * 16;
-  plan.gradients = {plan.slabs, plan.token_parts, kThreads, 1, static_cast<int>(shared)};
-  const int64_t steps = ceil_div(s.logits, 16);
-  const int64_t fragments = plan.slabs * (kSlab / kWarpChannels) * streams * steps;
-  plan.gradient_weights = {ceil_div(fragments, kWarps), 1, kThreads, 1};
+  const int tiles = plan.whole_vectors && plan.tiles <= 3 && n == 4
+                        ? 3
+                        : static_cast<int>(most_tiles(s.n_streams));
+  plan.gradients = {plan.slabs, plan.token_parts, static_cast<int>(step_tokens) * kSlabLanes, 1,
+                    gradient_shared_bytes(s.n_streams, tiles, bytes)};
+  const int64_t steps = ceil_div(s.logits, kMatrixSize);
+  const int64_t fragments = plan.slabs * kSlabMatrices * streams * steps;
+  plan.weight_blocks = ceil_div(fragments, kWarps);
+  plan.groups = ceil_div(s.tokens, step_tokens) * (step_tokens / kMatrixSize);
+  plan.group_vectors = group_vectors(
+      s.n_streams, gradient_pieces(bytes), s.per_stream ? s.n_streams : static_cast<int>(steps),
+      s.per_stream ? s.n_streams : static_cast<int>(ceil_div(s.logits, 8)));
+  plan.gradient_weights = {
+      plan.weight_blocks + ceil_div(plan.groups * plan.group_vectors, kThreads), 1, kThreads, 1};
   plan.tokens_per_sum = std::max<int64_t>(ceil_div(s.tokens, kMaxPartials), kWarps);
+  const int64_t sums = n * n + 2 * n;
   plan.sums = {ceil_div(s.tokens, plan.tokens_per_sum), 1, kThreads, 1};
-  plan.phi = {ceil_div(features, kWarp), 1, static_cast<int>(kWarp), kWarps};
+  plan.phi = {ceil_div(features, kWarp), 1, static_cast<int>(kWarp),
+              static_cast<int>(std::max<int64_t>(s.logits, 1))};
   ScratchLayout layout;
   plan.backward.weights = layout.take(fragments * kFragmentFloats);
+  plan.backward.groups = layout.take(plan.groups * plan.group_vectors * 4);
   plan.backward.grad_logits = layout.take(rows * s.logits);
   plan.backward.factors = layout.take(s.logits == 0 ? 0 : rows);
   plan.backward.sums = layout.take(plan.slabs * s.tokens * sums);
