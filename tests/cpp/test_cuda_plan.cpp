@@ -18,7 +18,7 @@ void check_limits(const LaunchShape& shape) {
   EXPECT_LE(shape.grid_y, kMaxGridY);
   const int threads = shape.block_x * shape.block_y;
   EXPECT_GE(threads, 1);
-  EXPECT_LE(threads, 256);
+  EXPECT_LE(threads, 1024);
 }
 
 struct Shape {
@@ -102,6 +102,7 @@ void check_mix_write(const Shape& s) {
   check_vectors(s, plan.vector, plan.whole_vectors);
   check_vector_threads(s, plan.vector, plan.forward);
   check_owners(s, plan.backward);
+  EXPECT_EQ(plan.backward.threads_per_token, 32);
   check_columns(s, 1, plan.vector, plan.bias);
   const MixWritePlan other = plan_mix_write(s.tokens, s.width, s.dtype, 2, s.is_static);
   expect_same_split(plan.backward, other.backward);
