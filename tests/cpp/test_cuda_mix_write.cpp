@@ -178,7 +178,7 @@ TEST(CudaMixWrite, BranchMayHaveAnotherType) {
   }
 }
 
-// More than 128 vectors: a block owns a token.
+// More than 128 vectors: several steps of a warp, the last not full.
 TEST(CudaMixWrite, EqualsPlainLoopsOnWideRows) {
   for (const int n : {1, 3, 4, 6}) {
     check_case<float>({2, n, 516, true, false, false, true});
@@ -194,8 +194,8 @@ TEST(CudaMixWrite, StaticSumsOverEverySplit) {
   check_case<BFloat16>({30, 3, 3, true, true, true, true});
   ASSERT_GT(plan_mix_write(70, 256, DType::kBFloat16, 16, true).bias.parts, 1);
   check_case<BFloat16>({70, 1, 256, true, false, false, true});
-  ASSERT_EQ(plan_mix_write(1030, 516, DType::kFloat32, 16, true).backward.tokens_per_block, 2);
-  check_case<float>({1030, 1, 516, false, false, true, false});
+  ASSERT_EQ(plan_mix_write(8193, 3, DType::kFloat32, 16, true).backward.tokens_per_block, 9);
+  check_case<float>({8193, 1, 3, false, false, true, false});
 }
 
 TEST(CudaMixWrite, SameBitsAtAnyAlignmentAndStride) {

@@ -56,13 +56,13 @@ void check_vector_threads(const Shape& s, int vector, const LaunchShape& launch)
 }
 
 /// Token ranges tile [0, tokens) and none is empty.
-void check_owners(const Shape& s, const OwnerPlan& plan) {
+void check_owners(const Shape& s, const OwnerPlan& plan, int threads = 256) {
   check_limits(plan.launch);
   const int64_t blocks = plan.launch.grid_x;
   EXPECT_GE(plan.tokens_per_block * blocks, s.tokens);
   EXPECT_LT(plan.tokens_per_block * (blocks - 1), s.tokens);
-  EXPECT_EQ(plan.launch.block_x, 256);
-  EXPECT_TRUE(plan.threads_per_token == 32 || plan.threads_per_token == 256);
+  EXPECT_EQ(plan.launch.block_x, threads);
+  EXPECT_TRUE(plan.threads_per_token == 32 || plan.threads_per_token == threads);
   EXPECT_EQ(plan.partials, s.is_static ? blocks : 0);
   EXPECT_LE(plan.partials, 1024);
 }
@@ -102,6 +102,7 @@ void check_mix_write(const Shape& s) {
   check_vectors(s, plan.vector, plan.whole_vectors);
   check_vector_threads(s, plan.vector, plan.forward);
   check_owners(s, plan.backward);
+  EXPECT_EQ(plan.backward.threads_per_token, 32);
   check_columns(s, 1, plan.vector, plan.bias);
   const MixWritePlan other = plan_mix_write(s.tokens, s.width, s.dtype, 2, s.is_static);
   expect_same_split(plan.backward, other.backward);
@@ -119,7 +120,7 @@ void check_expand(const Shape& s) {
 void check_stream_stats(const Shape& s) {
   const StreamStatsPlan plan = plan_stream_stats(s.tokens, s.width, s.dtype, s.alignment);
   check_vectors(s, plan.vector, plan.whole_vectors);
-  check_owners({s.tokens, s.n_streams, s.width, s.dtype, s.alignment, true}, plan.owners);
+  check_owners({s.tokens, s.n_streams, s.width, s.dtype, s.alignment, true}, plan.owners, 128);
   EXPECT_EQ(plan.owners.threads_per_token, 32);
   expect_same_split(plan.owners, plan_stream_stats(s.tokens, s.width, s.dtype, 2).owners);
 }
@@ -248,7 +249,7 @@ void check_project(const ProjectShape& shape, const ProjectPlan& plan) {
 /// are one.
 void check_project_backward(const ProjectShape& shape, const ProjectBackwardPlan& plan) {
   check_limits(plan.walk);
-  check_limits(plan.finish);
+  check_limits(plan.finish, 1024);
   const int64_t per_stream = plan.columns / shape.n_streams;
   EXPECT_EQ(per_stream * shape.n_streams, plan.columns);
   EXPECT_GE(per_stream * plan.channels, shape.width);

@@ -125,6 +125,10 @@ TEST(CudaStreamStats, WhatIsAbsentCountsAsTheContractSays) {
 TEST(CudaStreamStats, SumsOverEverySplit) {
   check_case<float>({3, 3, 4, 8, true, true, true, true, false});
   check_case<float>({2, 19, 2, 5, true, true, true, true, true});
+  // A warp takes two neighbours, of one sequence or of two; the last may have none.
+  check_case<BFloat16>({3, 5, 4, 132, true, true, true, true, false});
+  check_case<Float16, float>({5, 3, 4, 21, true, true, true, true, true});
+  check_case<BFloat16>({9, 1, 4, 8, true, true, true, true, false});
   ASSERT_EQ(plan_stream_stats(8193, 3, DType::kBFloat16, 16).owners.tokens_per_block, 9);
   const Problem<BFloat16, BFloat16> many({3, 2731, 1, 3, false, true, false, false, false});
   check_values(many, many.run());

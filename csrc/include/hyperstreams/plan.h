@@ -61,7 +61,7 @@ struct MixWritePlan {
   int vector;           // as in ReadPlan, of X's dtype
   bool whole_vectors;   // X, y and bias alike
   LaunchShape forward;  // x: channels; y: tokens, in strides of the grid
-  OwnerPlan backward;   // partials when h_res or h_post is static
+  OwnerPlan backward;   // a warp at any width; partials when h_res or h_post is static
   ColumnPlan bias;      // grad_bias
 };
 
@@ -145,9 +145,9 @@ struct ProjectBackwardPlan {
   int64_t columns;          // of all streams
   int64_t tokens_per_part;  // part p sums tokens [p, p + 1) * tokens_per_part
   int64_t parts;            // rows [K, columns * channels] of scratch
-  LaunchShape walk;         // x: columns; y: parts of every slab
+  LaunchShape walk;         // x: columns; y: parts of every slab; shared memory is the kernel's
   LaunchShape grad_x;       // when not together: columns, for every 32 tokens
-  LaunchShape finish;       // parts added: 32 channels x 8 logits
+  LaunchShape finish;       // parts added: 32 channels x up to 32 logits
   int64_t workspace;        // floats of scratch
 };
 

@@ -5,9 +5,9 @@
 
 namespace hyperstreams::cuda {
 
-/// from[0] + from[stride] + ..., `rows` of them; several loads are in flight at a time.
+/// from[0] + from[stride] + ..., `rows` of them; kAtOnce loads are in flight at a time.
+template <int kAtOnce = 8>
 __device__ __forceinline__ float add_rows(const float* from, int64_t rows, int64_t stride) {
-  constexpr int kAtOnce = 8;
   float sum = 0;
   for (int64_t row = 0; row < rows; row += kAtOnce) {
     float value[kAtOnce];

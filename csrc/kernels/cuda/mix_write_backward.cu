@@ -6,9 +6,9 @@
 //   grad_h_post[t, j]   = sum_c G[t, j, c] (y[t, c] + bias[c])   (summed over t too when static)
 //   grad_bias[c]        = sum_t sum_j h_post[t, j] G[t, j, c]
 //
-// A token is owned by one warp (rows up to 128 vectors) or one block of 256 threads, which walks
-// along the channels; thread r has vectors r, r + threads, ... of all streams, and the sums of its
-// channels in registers.
+// A token is owned by one warp, which walks along the channels; lane r has vectors r, r + 32, ...
+// of all streams, and the sums of its channels in registers. (A block for a wide row would wait for
+// its sums at every token.)
 //   (3n + 2) C elements and 2 (n n + n) floats per token; static coefficients: 8 (n n + n) bytes
 //   more per block; a bias: n C elements more, read by a kernel of its own.
 // n up to 4 in whole vectors: one walk. Otherwise one walk for grad_x and grad_y, then one for
@@ -18,8 +18,7 @@
 // float accumulation, fused multiply-add, j ascending, one rounding. Deterministic: a token's sums
 // have an order that width and dtype fix; static ones are added within a block's tokens, then over
 // blocks in order; grad_bias likewise within parts. All outputs are written completely.
-// 42 kernels (3 dtypes; by warp or block per token, whole vectors with 5 stream counts, masked ones
-// with any; grad_bias).
+// 24 kernels (3 dtypes; whole vectors with 5 stream counts, masked ones with any; grad_bias).
 #include <algorithm>
 
 #include "column_sums.h"
@@ -37,13 +36,13 @@ namespace hyperstreams::cuda {
 namespace {
 
 /// One walk that makes everything, for n = kN.
-template <class S, int kN, bool kWhole, int kThreadsPerToken>
+template <class S, int kN, bool kWhole>
 __device__ __forceinline__ void mix_token(const MixWriteToken<S, kWhole>& token, int rank,
                                           MixWriteSums<kN, kN>& sums) {
   constexpr int kVector = Vector<S>::kSize;
   const Weights<kN * kN> h_res(token.h_res);
   const Weights<kN> h_post(token.h_post);
-  for (int64_t c = int64_t{rank} * kVector; c < token.args.width; c += kThreadsPerToken * kVector) {
+  for (int64_t c = int64_t{rank} * kVector; c < token.args.width; c += kWarpThreads * kVector) {
     Vector<S> g[kN], x[kN];
 #pragma unroll
     for (int j = 0; j < kN; ++j) g[j] = token.load_grad(j, c);
@@ -65,14 +64,14 @@ __device__ __forceinline__ void mix_token(const MixWriteToken<S, kWhole>& token,
   }
 }
 
-template <class S, int kN, bool kWhole, int kThreadsPerToken>
+template <class S, int kN, bool kWhole>
 __device__ __forceinline__ void mix_block(const MixWriteBackwardArgs& args,
-                                          const OwnedTokens<kThreadsPerToken>& owned) {
+                                          const OwnedTokens<kWarpThreads>& owned) {
   auto& storage = shared<MixWriteSumsStorage<kN, kN>>();
   MixWriteSums<kN, kN> sums = {};
   for (int64_t t = owned.first; t < owned.end; t += owned.kAtOnce) {
-    mix_token<S, kN, kWhole, kThreadsPerToken>(MixWriteToken<S, kWhole>(args, t), owned.rank, sums);
-    finish_token<kThreadsPerToken>(args, t, 0, sums, storage);
+    mix_token<S, kN, kWhole>(MixWriteToken<S, kWhole>(args, t), owned.rank, sums);
+    finish_token(args, t, 0, sums, storage);
   }
   finish_block(args, 0, sums, storage);
 }
@@ -80,12 +79,12 @@ __device__ __forceinline__ void mix_block(const MixWriteBackwardArgs& args,
 constexpr int kRowsAtOnce = 4;
 
 /// The sums over channels of kRowsAtOnce destinations from `row`, for any n.
-template <class S, bool kWhole, int kThreadsPerToken>
+template <class S, bool kWhole>
 __device__ __forceinline__ void dot_rows(const MixWriteToken<S, kWhole>& token, int rank, int row,
                                          MixWriteSums<kRowsAtOnce, kMaxStreams>& sums) {
   constexpr int kVector = Vector<S>::kSize;
   const int n = token.args.n_streams;
-  for (int64_t c = int64_t{rank} * kVector; c < token.args.width; c += kThreadsPerToken * kVector) {
+  for (int64_t c = int64_t{rank} * kVector; c < token.args.width; c += kWarpThreads * kVector) {
     Vector<S> g[kRowsAtOnce] = {};
 #pragma unroll
     for (int r = 0; r < kRowsAtOnce; ++r) {
@@ -113,12 +112,12 @@ __device__ __forceinline__ void dot_rows(const MixWriteToken<S, kWhole>& token, 
 }
 
 /// grad_x and grad_y of one token, for any n.
-template <class S, bool kWhole, int kThreadsPerToken>
+template <class S, bool kWhole>
 __device__ __forceinline__ void input_gradients(const MixWriteToken<S, kWhole>& token, int rank) {
   constexpr int kVector = Vector<S>::kSize;
   const int n = token.args.n_streams;
   const Weights<0> h_res(token.h_res), h_post(token.h_post);
-  for (int64_t c = int64_t{rank} * kVector; c < token.args.width; c += kThreadsPerToken * kVector) {
+  for (int64_t c = int64_t{rank} * kVector; c < token.args.width; c += kWarpThreads * kVector) {
     Vector<S> g[kMaxStreams];
 #pragma unroll
     for (int j = 0; j < kMaxStreams; ++j) {
@@ -137,30 +136,29 @@ __device__ __forceinline__ void input_gradients(const MixWriteToken<S, kWhole>& 
   }
 }
 
-template <class S, bool kWhole, int kThreadsPerToken>
+template <class S, bool kWhole>
 __device__ __forceinline__ void any_block(const MixWriteBackwardArgs& args,
-                                          const OwnedTokens<kThreadsPerToken>& owned) {
+                                          const OwnedTokens<kWarpThreads>& owned) {
   auto& storage = shared<MixWriteSumsStorage<kRowsAtOnce, kMaxStreams>>();
   for (int64_t t = owned.first; t < owned.end; t += owned.kAtOnce) {
-    input_gradients<S, kWhole, kThreadsPerToken>(MixWriteToken<S, kWhole>(args, t), owned.rank);
+    input_gradients<S, kWhole>(MixWriteToken<S, kWhole>(args, t), owned.rank);
   }
 #pragma unroll 1
   for (int row = 0; row < args.n_streams; row += kRowsAtOnce) {
     MixWriteSums<kRowsAtOnce, kMaxStreams> sums = {};
     for (int64_t t = owned.first; t < owned.end; t += owned.kAtOnce) {
-      dot_rows<S, kWhole, kThreadsPerToken>(MixWriteToken<S, kWhole>(args, t), owned.rank, row,
-                                            sums);
-      finish_token<kThreadsPerToken>(args, t, row, sums, storage);
+      dot_rows<S, kWhole>(MixWriteToken<S, kWhole>(args, t), owned.rank, row, sums);
+      finish_token(args, t, row, sums, storage);
     }
     finish_block(args, row, sums, storage);
   }
 }
 
 /// kN = 0: any number of streams, with or without h_res.
-template <class S, int kN, bool kWhole, int kThreadsPerToken>
+template <class S, int kN, bool kWhole>
 __global__ void __launch_bounds__(kOwnerThreads, kBlocksPerMultiprocessor)
     mix_write_backward_kernel(const MixWriteBackwardArgs args, int64_t tokens_per_block) {
-  const OwnedTokens<kThreadsPerToken> owned(args.tokens, tokens_per_block);
+  const OwnedTokens<kWarpThreads> owned(args.tokens, tokens_per_block);
   if constexpr (kN == 0) {
     any_block<S, kWhole>(args, owned);
   } else {
@@ -202,12 +200,9 @@ template <class S, bool kWhole>
 Status launch_tokens(const MixWriteBackwardArgs& args, const MixWritePlan& plan, Stream stream) {
   const int n = args.h_res.data ? args.n_streams : 0;
   const Status status = dispatch_few_streams(n, [&](auto streams) {
-    return dispatch_bool(plan.backward.threads_per_token == kWarpThreads, [&](auto warp) {
-      constexpr int kThreadsPerToken = decltype(warp)::value ? kWarpThreads : kOwnerThreads;
-      constexpr int kN = kWhole ? decltype(streams)::value : 0;
-      return launch(mix_write_backward_kernel<S, kN, kWhole, kThreadsPerToken>,
-                    plan.backward.launch, stream, args, plan.backward.tokens_per_block);
-    });
+    constexpr int kN = kWhole ? decltype(streams)::value : 0;
+    return launch(mix_write_backward_kernel<S, kN, kWhole>, plan.backward.launch, stream, args,
+                  plan.backward.tokens_per_block);
   });
   if (status != Status::kOk || !args.bias) return status;
   return launch(grad_bias_kernel<S, kWhole>, plan.bias.launch, stream, args,

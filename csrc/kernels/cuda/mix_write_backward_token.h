@@ -61,22 +61,22 @@ struct MixWriteSumsStorage {
   OwnerSumStorage<kRows> post;
 };
 
-/// Sums over the owner that are not static, after a token.
-template <int kThreadsPerToken, int kRows, int kStreams>
+/// Sums over the warp that are not static, after a token.
+template <int kRows, int kStreams>
 __device__ __forceinline__ void finish_token(const MixWriteBackwardArgs& args, int64_t t, int row,
                                              MixWriteSums<kRows, kStreams>& sums,
                                              MixWriteSumsStorage<kRows, kStreams>& storage) {
   const int n = args.n_streams;
   if (args.h_res.data && args.h_res.token_stride != 0) {
     float* grad = static_cast<float*>(args.grad_h_res) + t * n * n;
-    owner_sums<kThreadsPerToken>(sums.res, storage.res, [&](int k, float sum) {
+    owner_sums<kWarpThreads>(sums.res, storage.res, [&](int k, float sum) {
       const int j = row + k / kStreams, i = k % kStreams;
       if (j < n && i < n) grad[j * n + i] = sum;
     });
   }
   if (args.h_post.token_stride != 0) {
     float* grad = static_cast<float*>(args.grad_h_post) + t * n;
-    owner_sums<kThreadsPerToken>(sums.post, storage.post, [&](int k, float sum) {
+    owner_sums<kWarpThreads>(sums.post, storage.post, [&](int k, float sum) {
       if (row + k < n) grad[row + k] = sum;
     });
   }

@@ -6,11 +6,11 @@
 //   grad_norm_weight[d] = sum_k phi[k, d] sum_t g[t, k] v[t, d]
 //
 // A block of 4 warps owns 4 columns of channels (64 of a 2-byte type, 32 of float, each) and a
-// range of tokens, which it walks 16 at a time: X is read once, grad_x written, and the columns'
-// share of grad_phi stays in registers, to be written as one row of partial sums. Up to 32 logits,
-// 16 in masked vectors. More of them: one kernel for grad_x, and one for every 32 logits of
-// grad_phi, which reads X again. A last kernel adds the partial sums, a thread for every logit and
-// channel in turn.
+// range of tokens, which it walks 16 at a time: X is read once, two steps ahead into shared memory,
+// grad_x written, and the columns' share of grad_phi stays in registers, to be written as one row
+// of partial sums. Up to 32 logits, 16 in masked vectors. More of them: one kernel for grad_x, and
+// one for every 32 logits of grad_phi, which reads X again. A last kernel adds the partial sums, a
+// thread for every channel and logit, 32 logits at a time.
 //   2 n C elements, g once per 256 (128) channels, from L2; per block 4 K n C bytes of phi and as
 //   many of partial sums.
 //
@@ -25,7 +25,7 @@
 #include "dispatch.h"
 #include "hyperstreams/plan.h"
 #include "hyperstreams/project.h"
-#include "project_statistic.h"
+#include "project_columns.h"
 #include "skinny_gradient.h"
 
 namespace hyperstreams::cuda {
@@ -34,10 +34,16 @@ namespace {
 constexpr int kMaxTiles = 4;
 // Groups of 16 tokens whose grad_x a warp holds while it walks over many logits.
 constexpr int kHeldSteps = 2;
-// Leaves 255 registers to a thread.
-constexpr int kBlocksPerMultiprocessor = 2;
+// Groups of 16 tokens in shared memory or on their way there: two are in flight while a warp
+// computes.
+constexpr int kStages = 3;
+// Of the walk: three leave 168 registers to a thread, which are a few too few for the most sums
+// beside streams of two pieces. Two leave 255.
+template <class S, int kTiles>
+constexpr int kBlocksPerMultiprocessor = kTiles == kMaxTiles && kPieces<S> == 2 ? 2 : 3;
+constexpr int kHoldingBlocksPerMultiprocessor = 2;
 constexpr int kFinishChannels = 32;
-constexpr int kFinishRows = 8;
+constexpr int kFinishRows = 32;  // at most
 
 struct BackwardWork {
   int64_t columns, tokens_per_part;
@@ -45,151 +51,85 @@ struct BackwardWork {
   int64_t parts;
 };
 
-/// min(count, most) as an int, for comparisons in loops.
-__device__ __forceinline__ int at_most(int64_t count, int most) {
-  return count < most ? static_cast<int>(count) : most;
-}
-
-/// A lane's vectors of one column.
-template <class S, bool kWhole>
-struct ColumnOfX {
-  static constexpr int kVector = Vector<S>::kSize;
-  const ProjectBackwardArgs& args;
-  int64_t stream, c;
-  int left;    // channels from c on, at most a vector; none beyond the last column
-  const S* x;  // the lane's vector of token lane % 4 * 4
-  S* grad_x;
-
-  __device__ __forceinline__ ColumnOfX(const ProjectBackwardArgs& a, int64_t column) : args(a) {
-    const Column at(column, a.shape.width, kVector);
-    stream = at.stream;
-    c = at.c;
-    left = stream < a.shape.n_streams ? at_most(a.shape.width - c, kVector) : 0;
-    const int64_t t = lane() % 4 * kLaneTokens;
-    x = static_cast<const S*>(a.x.data) + t * a.x.token_stride + stream * a.x.stream_stride + c;
-    grad_x = static_cast<S*>(a.grad_x) + (t * a.shape.n_streams + stream) * a.shape.width + c;
-  }
-
-  /// The lane's tokens among [first, end), its own counted from first.
-  __device__ __forceinline__ static int tokens_left(int64_t first, int64_t end) {
-    return at_most(end - first, kStepTokens) - lane() % 4 * kLaneTokens;
-  }
-
-  __device__ __forceinline__ void load(int64_t first, int64_t end, StepTokens<S>& to) const {
-    const S* row = x + first * args.x.token_stride;
-    const int tokens = tokens_left(first, end);
-#pragma unroll
-    for (int i = 0; i < kLaneTokens; ++i) {
-      to.token[i] = load_packed<kWhole, kVector>(row, i < tokens ? left : 0);
-      row += args.x.token_stride;
-    }
-  }
-
-  /// This lane's channels of W; zeros from logit K on.
-  __device__ __forceinline__ void load_weight(int64_t logit, float (&to)[kVector]) const {
-    const int64_t d = stream * args.shape.width + c;
-    const bool exists = logit < args.shape.n_logits && left > 0;
-#pragma unroll
-    for (int k = 0; k < kVector; ++k) to[k] = 0;
-    if (!exists) return;
-    const int64_t features = args.shape.n_streams * args.shape.width;
-    load_floats<kWhole>(static_cast<const float*>(args.phi) + logit * features + d, left, to);
-    if (!args.norm_weight) return;
-    float scale[kVector];
-    load_floats<kWhole>(static_cast<const float*>(args.norm_weight) + d, left, scale);
-#pragma unroll
-    for (int k = 0; k < kVector; ++k) to[k] *= scale[k];
-  }
-
-  /// Writes grad + factor v.
-  __device__ __forceinline__ void store(int64_t first, int64_t end, const StepTokens<S>& v,
-                                        const float (&factor)[kStepTokens],
-                                        const float (&grad)[kLaneTokens][kVector]) const {
-    if (left <= 0) return;
-    const int64_t stride = args.shape.n_streams * args.shape.width;
-    S* row = grad_x + first * stride;
-    const int tokens = tokens_left(first, end);
-#pragma unroll
-    for (int i = 0; i < kLaneTokens; ++i) {
-      const float f = factor[lane() % 4 * kLaneTokens + i];
-      float out[kVector];
-#pragma unroll
-      for (int k = 0; k < kVector; ++k) out[k] = fmaf(f, v.token[i][k], grad[i][k]);
-      if (i < tokens) store_floats<kWhole>(row, left, out);
-      row += stride;
-    }
-  }
-};
-
-/// Factors of the statistic of 16 tokens, one a thread.
-__device__ __forceinline__ void store_factors(const ProjectBackwardArgs& args, int64_t first,
-                                              int64_t end, float (&factor)[kStepTokens]) {
-  if (threadIdx.x >= kStepTokens) return;
-  const int64_t t = first + threadIdx.x;
-  const auto features = static_cast<float>(args.shape.n_streams * args.shape.width);
-  factor[threadIdx.x] =
-      t < end ? statistic_factor(features, static_cast<float>(args.eps), args.eps_position,
-                                 static_cast<const float*>(args.inv_rms)[t],
-                                 static_cast<const float*>(args.grad_inv_rms)[t])
-              : 0.0f;
-}
-
+/// Shared memory of a walk, without W when it makes no grad_x.
 template <class S, int kTiles, bool kGradX>
 struct BackwardStorage {
+  StagedTokens x[kStages];
   GradientFragments<S, kTiles> gradients[2];
   WeightFragments<S, kTiles> weights;
 };
 template <class S, int kTiles>
 struct BackwardStorage<S, kTiles, false> {
+  StagedTokens x[kStages];
   GradientFragments<S, kTiles> gradients[2];
 };
 
 /// grad_phi of the logits from blockIdx.y / parts * 8 kTiles on; kGradX: grad_x too, all logits
 /// being among them.
 template <class S, int kTiles, bool kWhole, bool kGradX>
-__global__ void __launch_bounds__(kGradientThreads, kBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(kGradientThreads, (kBlocksPerMultiprocessor<S, kTiles>))
     project_backward_kernel(const ProjectBackwardArgs args, const BackwardWork work) {
   using Traits = GradientTraits<S, kTiles>;
-  auto& storage = shared<BackwardStorage<S, kTiles, kGradX>>();
+  auto& storage = *dynamic_shared<BackwardStorage<S, kTiles, kGradX>>();
   const int64_t tokens = args.shape.tokens, n_logits = args.shape.n_logits;
-  const int64_t part = blockIdx.y % work.parts;
-  const int64_t first_logit = blockIdx.y / work.parts * Traits::kLogits;
-  const int64_t column = int64_t{blockIdx.x} * kGradientWarps + threadIdx.x / kWarpThreads;
+  const int64_t part = kGradX ? blockIdx.y : blockIdx.y % work.parts;
+  const int64_t first_logit = kGradX ? 0 : blockIdx.y / work.parts * Traits::kLogits;
+  const auto first_column = [] {
+    return opaque(int64_t{blockIdx.x}) * kGradientWarps + threadIdx.x / kWarpThreads;
+  };
   const int64_t begin = part * work.tokens_per_part;
   const int64_t end = begin + work.tokens_per_part < tokens ? begin + work.tokens_per_part : tokens;
   const float* g = static_cast<const float*>(args.grad_logits);
 
-  const ColumnOfX<S, kWhole> rows(args, column);
+  const ColumnOfX<S, kWhole> rows(args, first_column());
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage) {
+    rows.copy(begin + stage * kStepTokens, end, storage.x[stage]);
+    end_copy_group();
+  }
+  GradientLoader<S, kTiles> loader;
+  FactorLoader factors;
+  loader.load(g, n_logits, begin, end, first_logit);
+  if (kGradX) factors.load(args, begin, end);
   if constexpr (kGradX) {
     storage.weights.fill(first_logit, [&](int64_t logit, float (&to)[Traits::kVector]) {
       rows.load_weight(logit, to);
     });
   }
-  WeightGradient<S, kTiles> grad_weight;
-  GradientLoader<S, kTiles> loader;
-  StepTokens<S> x, next;
-  loader.load(g, n_logits, begin, end, first_logit);
   loader.store(storage.gradients[0]);
-  if (kGradX) store_factors(args, begin, end, storage.gradients[0].factor);
-  rows.load(begin, end, x);
-  int now = 0;
+  if (kGradX) factors.store(args, storage.gradients[0].factor);
+  loader.load(g, n_logits, begin + kStepTokens, end, first_logit);
+  if (kGradX) factors.load(args, begin + kStepTokens, end);
+
+  WeightGradient<S, kTiles> grad_weight;
+  int now = 0, stage = 0;
 #pragma unroll 1
   for (int64_t t = begin; t < end; t += kStepTokens) {
+    finish_copies<kStages - 2>();
     block_barrier();  // the gradients have come, and all are done with the others
     const auto& gradients = storage.gradients[now];
-    if constexpr (kGradX) {
-      float grad[kLaneTokens][Traits::kVector];
-      multiply_grad_v<false>(storage.weights, gradients, grad);
-      rows.store(t, end, x, gradients.factor, grad);
-    }
-    rows.load(t + kStepTokens, end, next);
-    loader.load(g, n_logits, t + kStepTokens, end, first_logit);
-    grad_weight.add(x, gradients);
     now = 1 - now;
     loader.store(storage.gradients[now]);
-    if (kGradX) store_factors(args, t + kStepTokens, end, storage.gradients[now].factor);
-    x = next;
+    if (kGradX) factors.store(args, storage.gradients[now].factor);
+    loader.load(g, n_logits, t + 2 * kStepTokens, end, first_logit);
+    if (kGradX) factors.load(args, t + 2 * kStepTokens, end);
+    // Where the group before this one lay.
+    rows.copy(t + (kStages - 1) * kStepTokens, end,
+              storage.x[stage == 0 ? kStages - 1 : stage - 1]);
+    end_copy_group();
+    StepTokens<S> x;
+    storage.x[stage].take(x);
+    stage = stage == kStages - 1 ? 0 : stage + 1;
+    if constexpr (kGradX) {
+      StepTokens<S> grad;
+      multiply_grad_v(storage.weights, gradients, [&](int i, int channel, float a, float b) {
+        set_grad(x, gradients.factor[lane() % 4 * kLaneTokens + i], i, channel, a, b, grad);
+      });
+      rows.store(t, end, grad);
+    }
+    grad_weight.add(x, gradients);
   }
+  const int64_t column = first_column();
   if (column >= work.columns) return;
   const int64_t stride = work.columns * Traits::kChannels;
   grad_weight.take([&](int k, const float (&vector)[Traits::kVector]) {
@@ -201,19 +141,24 @@ __global__ void __launch_bounds__(kGradientThreads, kBlocksPerMultiprocessor)
   });
 }
 
+template <class S>
+struct GradXStorage {
+  GradientFragments<S, kMaxTiles> gradients[kHeldSteps];
+  WeightFragments<S, kMaxTiles> weights;
+};
+
 /// grad_x for more logits than one block takes at once: the block walks over them and holds the
 /// sums of 16 kHeldSteps tokens.
 template <class S, bool kWhole>
-__global__ void __launch_bounds__(kGradientThreads, kBlocksPerMultiprocessor)
+__global__ void __launch_bounds__(kGradientThreads, kHoldingBlocksPerMultiprocessor)
     project_grad_x_kernel(const ProjectBackwardArgs args, int64_t column_blocks) {
   using Traits = GradientTraits<S, kMaxTiles>;
-  auto& storage = shared<BackwardStorage<S, kMaxTiles, true>>();
+  auto& storage = shared<GradXStorage<S>>();
   const int64_t tokens = args.shape.tokens;
   const int64_t column = blockIdx.x % column_blocks * kGradientWarps + threadIdx.x / kWarpThreads;
   const int64_t first = blockIdx.x / column_blocks * (kHeldSteps * kStepTokens);
   const ColumnOfX<S, kWhole> rows(args, column);
-  static_assert(kHeldSteps == 2, "a buffer of gradients for each");
-  float grad[kHeldSteps][kLaneTokens][Traits::kVector] = {};
+  float sum[kHeldSteps][kLaneTokens][Traits::kVector] = {};
 #pragma unroll 1
   for (int64_t logit = 0; logit < args.shape.n_logits; logit += Traits::kLogits) {
     if (logit > 0) block_barrier();  // all are done with the fragments
@@ -222,22 +167,36 @@ __global__ void __launch_bounds__(kGradientThreads, kBlocksPerMultiprocessor)
 #pragma unroll
     for (int held = 0; held < kHeldSteps; ++held) {
       GradientLoader<S, kMaxTiles> loader;
+      FactorLoader factors;
       loader.load(static_cast<const float*>(args.grad_logits), args.shape.n_logits,
                   first + held * kStepTokens, tokens, logit);
+      factors.load(args, first + held * kStepTokens, tokens);
       loader.store(storage.gradients[held]);
-      store_factors(args, first + held * kStepTokens, tokens, storage.gradients[held].factor);
+      factors.store(args, storage.gradients[held].factor);
     }
     block_barrier();
 #pragma unroll
     for (int held = 0; held < kHeldSteps; ++held) {
-      multiply_grad_v<true>(storage.weights, storage.gradients[held], grad[held]);
+      multiply_grad_v(storage.weights, storage.gradients[held],
+                      [&](int i, int channel, float a, float b) {
+                        sum[held][i][channel] += a;
+                        sum[held][i][channel + 1] += b;
+                      });
     }
   }
 #pragma unroll
   for (int held = 0; held < kHeldSteps; ++held) {
-    StepTokens<S> x;
+    StepTokens<S> x, grad;
     rows.load(first + held * kStepTokens, tokens, x);
-    rows.store(first + held * kStepTokens, tokens, x, storage.gradients[held].factor, grad[held]);
+#pragma unroll
+    for (int i = 0; i < kLaneTokens; ++i) {
+      const float factor = storage.gradients[held].factor[lane() % 4 * kLaneTokens + i];
+#pragma unroll
+      for (int k = 0; k < Traits::kVector; k += 2) {
+        set_grad(x, factor, i, k, sum[held][i][k], sum[held][i][k + 1], grad);
+      }
+    }
+    rows.store(first + held * kStepTokens, tokens, grad);
   }
 }
 
@@ -245,7 +204,9 @@ struct FinishStorage {
   float sum[kFinishRows][kFinishChannels];
 };
 
-/// A block owns 32 channels; thread (x, y) adds the parts of channel x for logits y, y + 8, ...
+/// A block owns 32 channels; thread (x, y) adds the parts of channel x for logits y, y +
+/// blockDim.y,
+/// ...
 __global__ void __launch_bounds__(kFinishChannels* kFinishRows)
     project_backward_finish_kernel(const ProjectBackwardArgs args, const BackwardWork work,
                                    int64_t channels_per_column) {
@@ -260,9 +221,9 @@ __global__ void __launch_bounds__(kFinishChannels* kFinishRows)
   float grad_norm = 0;
   if (d < features) {
     const float scale = norm_weight ? norm_weight[d] : 1.0f;
-    for (int64_t k = threadIdx.y; k < shape.n_logits; k += kFinishRows) {
+    for (int64_t k = threadIdx.y; k < shape.n_logits; k += blockDim.y) {
       const float sum =
-          add_rows(work.partials + k * stride + at, work.parts, shape.n_logits * stride);
+          add_rows<16>(work.partials + k * stride + at, work.parts, shape.n_logits * stride);
       static_cast<float*>(args.grad_phi)[k * features + d] = norm_weight ? sum * scale : sum;
       if (norm_weight) grad_norm = fmaf(sum, phi[k * features + d], grad_norm);
     }
@@ -271,8 +232,15 @@ __global__ void __launch_bounds__(kFinishChannels* kFinishRows)
   storage.sum[threadIdx.y][threadIdx.x] = grad_norm;
   block_barrier();
   if (threadIdx.y > 0 || d >= features) return;
-  for (int y = 1; y < kFinishRows; ++y) grad_norm += storage.sum[y][threadIdx.x];
+  for (int y = 1; y < static_cast<int>(blockDim.y); ++y) grad_norm += storage.sum[y][threadIdx.x];
   static_cast<float*>(args.grad_norm_weight)[d] = grad_norm;
+}
+
+template <class S, int kTiles, bool kGradX>
+LaunchShape walk(const ProjectBackwardPlan& plan) {
+  LaunchShape shape = plan.walk;
+  shape.shared_bytes = sizeof(BackwardStorage<S, kTiles, kGradX>);
+  return shape;
 }
 
 /// grad_x and grad_phi in one walk.
@@ -280,8 +248,9 @@ template <class S>
 Status launch_together(const ProjectBackwardArgs& args, const ProjectBackwardPlan& plan,
                        const BackwardWork& work, Stream stream) {
   const auto go = [&](auto tiles, auto whole) {
-    return launch(project_backward_kernel<S, decltype(tiles)::value, decltype(whole)::value, true>,
-                  plan.walk, stream, args, work);
+    constexpr int kTiles = decltype(tiles)::value;
+    return launch(project_backward_kernel<S, kTiles, decltype(whole)::value, true>,
+                  walk<S, kTiles, true>(plan), stream, args, work);
   };
   if (!plan.whole_vectors) return go(std::integral_constant<int, 2>{}, std::false_type{});
   return dispatch_few_streams(plan.tiles, [&](auto tiles) {
@@ -301,8 +270,8 @@ Status launch_apart(const ProjectBackwardArgs& args, const ProjectBackwardPlan& 
     const Status status =
         launch(project_grad_x_kernel<S, kWhole>, plan.grad_x, stream, args, plan.walk.grid_x);
     if (status != Status::kOk) return status;
-    return launch(project_backward_kernel<S, kMaxTiles, kWhole, false>, plan.walk, stream, args,
-                  work);
+    return launch(project_backward_kernel<S, kMaxTiles, kWhole, false>,
+                  walk<S, kMaxTiles, false>(plan), stream, args, work);
   });
 }
 

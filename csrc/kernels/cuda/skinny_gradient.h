@@ -165,42 +165,65 @@ struct StepTokens {
   Packed<S, Vector<S>::kSize> token[kLaneTokens];
 };
 
-/// sum[i][channel] = this lane's part of g W, or kAdd: is added to.
-template <bool kAdd, class S, int kTiles>
-__device__ __forceinline__ void multiply_grad_v(const WeightFragments<S, kTiles>& weights,
-                                                const GradientFragments<S, kTiles>& gradients,
-                                                float (&sum)[kLaneTokens][Vector<S>::kSize]) {
+/// sum[s][half] = g W of steps first to first + kCount - 1, as multiply_add lays it out. The chains
+/// of products are interleaved, so that each may wait for its last one.
+template <int kCount, class S, int kTiles>
+__device__ __forceinline__ void multiply_steps(const WeightFragments<S, kTiles>& weights,
+                                               const GradientFragments<S, kTiles>& gradients,
+                                               int first, float (&sum)[kCount][2][4]) {
   using Traits = GradientTraits<S, kTiles>;
   constexpr int kPieces = Traits::kPiecesOfV;
   const auto& fragments = weights.word[threadIdx.x / kWarpThreads];
 #pragma unroll
-  for (int j = 0; j < Traits::kSteps; ++j) {
-    float products[2][4] = {};
+  for (int s = 0; s < kCount; ++s) {
 #pragma unroll
-    for (int order = kPieces - 1; order >= 0; --order) {
+    for (int half = 0; half < 2; ++half) {
 #pragma unroll
-      for (int p = 0; p <= order; ++p) {
+      for (int k = 0; k < 4; ++k) sum[s][half][k] = 0;
+    }
+  }
 #pragma unroll
-        for (int step = 0; step < Traits::kLogitSteps; ++step) {
-          const uint4 w = fragments[j][step][p][lane()];
+  for (int order = kPieces - 1; order >= 0; --order) {
+#pragma unroll
+    for (int p = 0; p <= order; ++p) {
+#pragma unroll
+      for (int step = 0; step < Traits::kLogitSteps; ++step) {
+        uint32_t b[2][2];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const uint2 g = gradients.by_logit[step][half][order - p][lane()];
+          b[half][0] = g.x;
+          b[half][1] = g.y;
+        }
+#pragma unroll
+        for (int s = 0; s < kCount; ++s) {
+          const uint4 w = fragments[first + s][step][p][lane()];
           const uint32_t a[4] = {w.x, w.y, w.z, w.w};
 #pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const uint2 g = gradients.by_logit[step][half][order - p][lane()];
-            const uint32_t b[2] = {g.x, g.y};
-            multiply_add(products[half], a, b);
-          }
+          for (int half = 0; half < 2; ++half) multiply_add(sum[s][half], a, b[half]);
         }
       }
     }
+  }
+}
+
+/// Calls put(i, channel, a, b) with this lane's part of g W for its token i, and two channels from
+/// `channel` on.
+template <class S, int kTiles, class Put>
+__device__ __forceinline__ void multiply_grad_v(const WeightFragments<S, kTiles>& weights,
+                                                const GradientFragments<S, kTiles>& gradients,
+                                                const Put& put) {
+  constexpr int kSteps = GradientTraits<S, kTiles>::kSteps;
+#pragma unroll
+  for (int first = 0; first < kSteps; first += 2) {
+    float sum[2][2][4];
+    multiply_steps<2>(weights, gradients, first, sum);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        float& first = sum[2 * half + i][j];
-        float& second = sum[2 * half + i][j + Traits::kSteps];
-        first = kAdd ? first + products[half][i] : products[half][i];
-        second = kAdd ? second + products[half][2 + i] : products[half][2 + i];
+        put(2 * half + i, first, sum[0][half][i], sum[1][half][i]);
+        put(2 * half + i, first + kSteps, sum[0][half][2 + i], sum[1][half][2 + i]);
       }
     }
   }
@@ -236,21 +259,24 @@ struct WeightGradient {
 #pragma unroll
         for (int p = 0; p < kPieces<S>; ++p) a[p][k] = pair[p];
       }
+      float products[kTiles][4] = {};
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        float products[4] = {};
+      for (int order = kFloatPieces - 1; order >= 0; --order) {
 #pragma unroll
-        for (int order = kFloatPieces - 1; order >= 0; --order) {
+        for (int p = 0; p < kPieces<S>; ++p) {
+          if (p > order) continue;
 #pragma unroll
-          for (int p = 0; p < kPieces<S>; ++p) {
-            if (p > order) continue;
+          for (int tile = 0; tile < kTiles; ++tile) {
             const uint2 g = gradients.by_token[tile][order - p][lane()];
             const uint32_t b[2] = {g.x, g.y};
-            multiply_add(products, a[p], b);
+            multiply_add(products[tile], a[p], b);
           }
         }
+      }
 #pragma unroll
-        for (int k = 0; k < 4; ++k) sum[j][tile][k] += products[k];
+      for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) sum[j][tile][k] += products[tile][k];
       }
     }
   }

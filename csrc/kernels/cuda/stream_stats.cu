@@ -2,20 +2,21 @@
 //
 //   stats[k] = sum_t value_k(t)      (the values stand in hyperstreams/stream_stats.h)
 //
-// A block of 8 warps owns a range of tokens and takes eight at a time, in three steps between
-// barriers. (1) A warp owns a token: its lanes share the channels and leave in shared memory the
-// products of the token's rows, five rows a pass (y and four streams: one pass up to n = 4), and
-// for every stream those with the two tokens before it. (2) Lane i owns stream i: shares, entropy,
-// angles. (3) A thread owns a packed value and adds the eight tokens' to its block's row of
-// partials, in ascending order. A second kernel adds the rows.
+// A block of 4 warps owns a range of tokens. A warp takes one token at a time, or two neighbours
+// (2-byte types, n = 4), in three steps: (1) its lanes share the channels and leave the products in
+// shared memory: with n = 4 all in one walk, else in passes of five rows (y first) and, for every
+// stream, one over the two tokens before it; (2) they share what follows from the
+// products: shares, entropies, angles, cosines; (3) they add the packed values to the warp's sums.
+// At the end the block adds its warps and writes a row of partials. A second kernel adds the rows.
 //   (n + 1) C elements and 2n + n n floats per token from memory; the rows of a token are read
-//   three times more, from cache, beside the two tokens that follow it. 8 stream_stats_size(n)
-//   bytes per block.
+//   once or twice more, from cache, beside the tokens that follow it. 8 stream_stats_size(n) bytes
+//   per block.
 //
 // Products and sums are double: those of two floats are exact. Deterministic: width and dtype fix
-// the order of a token's sums, the number of tokens fixes the ranges.
-// 7 kernels (3 dtypes, whole vectors or masked; the sum of the partials); y's dtype is known at run
-// time only.
+// the order of a token's sums, the number of tokens fixes the ranges; a warp adds its tokens in
+// ascending order, a block its warps.
+// 13 kernels (3 dtypes, whole vectors or masked, four streams or any number; the sum of the
+// partials); y's dtype is known at run time only.
 #include "hyperstreams/stream_stats.h"
 
 #include <algorithm>
@@ -24,303 +25,193 @@
 #include "device/device.h"
 #include "dispatch.h"
 #include "hyperstreams/plan.h"
-#include "mix_write_branch.h"
-#include "owner_sums.h"
+#include "stream_stats_products.h"
 #include "sum_partials.h"
 
 namespace hyperstreams::cuda {
 namespace {
 
-constexpr int kTile = 5;  // rows of a pass
-constexpr int kMaxRows = kMaxStreams + 1;
-constexpr int kTokensAtOnce = kOwnerWarps;
+constexpr int kStatsThreads = 128;
+constexpr int kStatsWarps = kStatsThreads / kWarpThreads;
+// Leaves 255 registers to a thread.
+constexpr int kBlocksPerMultiprocessor = 2;
 constexpr double kLargest = std::numeric_limits<double>::max();
 
-/// Products over the channels of one stream x at this token and the two before it.
-enum Motion { kAlong, kSquareBefore, kTurn, kStepSquare, kStepSquareBefore, kMotions };
-
-/// What the warp of a token leaves for the block. Rows and columns are the streams, then y.
-struct TokenValues {
-  double gram[kMaxRows * kMaxRows];  // [n + 1, n + 1]
-  double norm[kMaxRows];
-  double motion[kMotions][kMaxStreams];
-  double gram_row[kMaxStreams];  // sum over the streams
-  double read_share[kMaxStreams], write_share[kMaxStreams];
-  double read_entropy[kMaxStreams], write_entropy[kMaxStreams];  // terms of the sum
-  double read_signal_share[kMaxStreams], write_signal_share[kMaxStreams];
-  double curvature[kMaxStreams], curvature_count[kMaxStreams];
-  double position_curvature[kMaxStreams], position_curvature_count[kMaxStreams];
-};
-
-struct BlockValues {
-  TokenValues token[kTokensAtOnce];
-};
+/// Tokens that a warp takes at a time: two share the streams of the one and the step between them.
+/// Two of float would not fit registers.
+template <class S, int kN>
+constexpr int kTokensAtOnce = kN > 0 && sizeof(S) == 2 ? 2 : 1;
 
 __device__ __forceinline__ double ratio(double numerator, double denominator) {
   return denominator == 0 ? 0 : numerator / denominator;
 }
 
-/// The coefficients of one token; what is absent reads as the contract has it.
-struct TokenCoefficients {
-  const float *h_pre, *h_post, *h_res;
-  int n;
-  __device__ __forceinline__ TokenCoefficients(const StreamStatsArgs& args, int64_t t)
-      : h_pre(row(args.h_pre, t)),
-        h_post(row(args.h_post, t)),
-        h_res(row(args.h_res, t)),
-        n(args.n_streams) {}
-  static __device__ __forceinline__ const float* row(const RowsView& rows, int64_t t) {
-    return rows.data ? static_cast<const float*>(rows.data) + t * rows.token_stride : nullptr;
+/// What a warp keeps in shared memory: double each.
+template <int kTokens>
+struct WarpValues {
+  double* sums;    // [size], over the warp's tokens
+  double* packed;  // [kTokens, size]: values of the tokens at hand
+  double*
+      terms;  // [kTokens, 3, n]: of the entropies of reading and of writing; sums of gram's rows
+  Motions<kTokens> motions;
+
+  __device__ __forceinline__ WarpValues(double* warp, const StatsLayout& layout) {
+    sums = warp;
+    packed = sums + layout.size;
+    terms = packed + kTokens * layout.size;
+    motions = {terms + 3 * kTokens * layout.n, layout.n};
   }
-  __device__ __forceinline__ double read(int i) const { return h_pre ? h_pre[i] : 0; }
-  __device__ __forceinline__ double write(int i) const { return h_post ? h_post[i] : 0; }
-  __device__ __forceinline__ double mix(int k) const {
-    if (h_res) return h_res[k];
-    return h_post && k % (n + 1) == 0 ? 1 : 0;
+  /// How many there are.
+  static int count(int n, int size) {
+    return (1 + kTokens) * size + (3 * kTokens + Motions<kTokens>::kRows) * n;
   }
 };
 
-/// Channels [c, c + kVector) of the rows first, ..., first + kTile - 1 of token t: row 0 is y, row
-/// r stream r - 1; rows beyond them are 0.
-template <class S, bool kWhole, int kVector>
-__device__ __forceinline__ void load_rows(const StreamStatsArgs& args, int64_t t, int first,
-                                          int64_t c, float (&to)[kTile][kVector]) {
-  const S* x = static_cast<const S*>(args.x.data) + t * args.x.token_stride + c;
-  const int64_t count = args.width - c;
-#pragma unroll
-  for (int r = 0; r < kTile; ++r) {
-    const int i = first + r - 1;
-    if (r == 0 && i < 0 && args.y.data) {
-      load_branch<kWhole>(args.y_dtype, args.y.data, t * args.y.token_stride + c, nullptr, count,
-                          to[r]);
-    } else if (i >= 0 && i < args.n_streams) {
-      load_floats<kWhole>(x + i * args.x.stream_stride, count, to[r]);
-    } else {
-#pragma unroll
-      for (int k = 0; k < kVector; ++k) to[r][k] = 0;
-    }
-  }
+/// Calls f(token, k) for every token below `tokens` and k below `count`, on some lane each.
+template <class F>
+__device__ __forceinline__ void share_over_warp(int tokens, int count, const F& f) {
+  for (int k = lane(); k < tokens * count; k += kWarpThreads) f(k / count, k % count);
 }
 
-/// Row and column of the k-th product of a tile; kDiagonal: of its upper triangle.
-template <bool kDiagonal>
-struct TilePlace {
-  int i, j;
-  __device__ __forceinline__ explicit TilePlace(int k) : i(0), j(k) {
-    for (int length = kTile; i < kTile && j >= length; length -= kDiagonal) {
-      j -= length;
-      ++i;
-    }
-    if (kDiagonal) j += i;
-  }
-};
-
-/// Products of the rows from first_a on with those from first_b on; kDiagonal: the same rows.
-template <class S, bool kWhole, bool kDiagonal>
-__device__ __forceinline__ void add_products(const StreamStatsArgs& args, int64_t t, int first_a,
-                                             int first_b, TokenValues& out) {
-  constexpr int kVector = Vector<S>::kSize;
-  constexpr int kSums = kDiagonal ? 16 : 32;  // of which 15 or 25 are used
-  double sum[kSums] = {};
-  for (int64_t c = int64_t{lane()} * kVector; c < args.width; c += kWarpThreads * kVector) {
-    float a[kTile][kVector], b[kTile][kVector];
-    load_rows<S, kWhole>(args, t, first_a, c, a);
-    if constexpr (!kDiagonal) load_rows<S, kWhole>(args, t, first_b, c, b);
-    int place = 0;
-#pragma unroll
-    for (int i = 0; i < kTile; ++i) {
-#pragma unroll
-      for (int j = kDiagonal ? i : 0; j < kTile; ++j) {
-#pragma unroll
-        for (int k = 0; k < kVector; ++k) {
-          const double other = kDiagonal ? a[j][k] : b[j][k];
-          sum[place] = fma(static_cast<double>(a[i][k]), other, sum[place]);
-        }
-        ++place;
-      }
-    }
-  }
-  const double product = warp_sums(sum);
-  constexpr int kLanesPerSum = kWarpThreads / kSums;
-  const TilePlace<kDiagonal> place(lane() / kLanesPerSum);
-  const int a = first_a + place.i, b = first_b + place.j, rows = args.n_streams + 1;
-  if (lane() % kLanesPerSum != 0 || place.i >= kTile || a >= rows || b >= rows) return;
-  const int row = a == 0 ? args.n_streams : a - 1, column = b == 0 ? args.n_streams : b - 1;
-  out.gram[row * rows + column] = product;
-  out.gram[column * rows + row] = product;
-  if (row == column) out.norm[row] = sqrt(product);
+/// The coefficients of tokens from t on, packed; what is absent reads as the contract has it.
+__device__ __forceinline__ void load_coefficients(const StreamStatsArgs& args,
+                                                  const StatsLayout& at, int64_t t, int tokens,
+                                                  double* packed) {
+  const auto row = [&](const RowsView& rows, int token) {
+    return static_cast<const float*>(rows.data) + (t + token) * rows.token_stride;
+  };
+  share_over_warp(tokens, at.n, [&](int token, int i) {
+    double* to = packed + token * at.size;
+    to[at.h_pre + i] = args.h_pre.data ? row(args.h_pre, token)[i] : 0;
+    to[at.h_post + i] = args.h_post.data ? row(args.h_post, token)[i] : 0;
+  });
+  share_over_warp(tokens, at.n * at.n, [&](int token, int k) {
+    double value = args.h_post.data && k % (at.n + 1) == 0 ? 1 : 0;
+    if (args.h_res.data) value = row(args.h_res, token)[k];
+    packed[token * at.size + at.h_res + k] = value;
+    packed[token * at.size + at.h_res_square + k] = value * value;
+  });
 }
 
-/// Products with the one or two tokens before t, which is at this position of its sequence.
-template <class S, bool kWhole>
-__device__ __forceinline__ void add_motions(const StreamStatsArgs& args, int64_t t,
-                                            int64_t position, TokenValues& out) {
-  constexpr int kVector = Vector<S>::kSize;
-  constexpr int kLanesPerSum = 4;
-  for (int i = 0; i < args.n_streams; ++i) {
-    const S* x =
-        static_cast<const S*>(args.x.data) + t * args.x.token_stride + i * args.x.stream_stride;
-    double sum[kWarpThreads / kLanesPerSum] = {};
-    for (int64_t c = int64_t{lane()} * kVector; c < args.width; c += kWarpThreads * kVector) {
-      float now[kVector], before[kVector], first[kVector];
-      load_floats<kWhole>(x + c, args.width - c, now);
-      load_floats<kWhole>(x + c - args.x.token_stride, args.width - c, before);
-      if (position >= 2) {
-        load_floats<kWhole>(x + c - 2 * args.x.token_stride, args.width - c, first);
-      }
-#pragma unroll
-      for (int k = 0; k < kVector; ++k) {
-        const double value = now[k], last = before[k];
-        sum[kAlong] = fma(value, last, sum[kAlong]);
-        sum[kSquareBefore] = fma(last, last, sum[kSquareBefore]);
-        if (position >= 2) {
-          const double step = value - last, step_before = last - first[k];
-          sum[kTurn] = fma(step, step_before, sum[kTurn]);
-          sum[kStepSquare] = fma(step, step, sum[kStepSquare]);
-          sum[kStepSquareBefore] = fma(step_before, step_before, sum[kStepSquareBefore]);
-        }
-      }
-    }
-    const double product = warp_sums(sum);
-    const int k = lane() / kLanesPerSum;
-    if (lane() % kLanesPerSum == 0 && k < kMotions) out.motion[k][i] = product;
+/// The shares of stream i in reading or writing, its term of the entropy, and its gram row's sum.
+__device__ __forceinline__ void set_shares(const StatsLayout& at, bool write, int i, double* of,
+                                           double* terms) {
+  const double* h = of + (write ? at.h_post : at.h_pre);
+  const auto signal = [&](int k) { return write ? h[k] * h[k] : fabs(h[k]) * of[at.norm + k]; };
+  double total = 0, signals = 0, row = 0;
+  for (int k = 0; k < at.n; ++k) {
+    total += fabs(h[k]);
+    signals += signal(k);
+    row += of[at.gram + i * at.rows + k];
   }
+  const double share = ratio(fabs(h[i]), total);
+  of[(write ? at.write_share : at.read_share) + i] = share;
+  of[(write ? at.write_signal : at.read_signal) + i] = ratio(signal(i), signals);
+  terms[write * at.n + i] = share == 0 ? 0 : -share * log(share);
+  if (!write) terms[2 * at.n + i] = row;
 }
 
 /// The angle between vectors of squared norms a and b with this inner product, where both count.
-__device__ __forceinline__ void set_angle(double dot, double a, double b, double& angle,
-                                          double& count) {
-  count = a > 0 && b > 0 && a <= kLargest && b <= kLargest ? 1 : 0;
-  if (count == 0) {
-    angle = 0;
-    return;
-  }
+__device__ __forceinline__ void set_angle(bool exists, double dot, double a, double b,
+                                          double& angle, double& count) {
+  const bool counts = exists && a > 0 && b > 0 && a <= kLargest && b <= kLargest;
+  count = counts ? 1 : 0;
+  angle = 0;
+  if (!counts) return;
   const double cosine = dot / (sqrt(a) * sqrt(b));
   angle = acos(cosine > 1 ? 1 : cosine < -1 ? -1 : cosine);
 }
 
-/// What stream i of a token gives, from the products and its coefficients h.
-__device__ __forceinline__ void describe_stream(const TokenCoefficients& h, int64_t position, int i,
-                                                TokenValues& out) {
-  const int n = h.n, rows = n + 1;
-  double read = 0, write = 0, read_signal = 0, write_signal = 0, row = 0;
-  for (int k = 0; k < n; ++k) {
-    read += fabs(h.read(k));
-    write += fabs(h.write(k));
-    read_signal += fabs(h.read(k)) * out.norm[k];
-    write_signal += h.write(k) * h.write(k);
-    row += out.gram[i * rows + k];
-  }
-  const double p = fabs(h.read(i)), q = fabs(h.write(i));
-  const double read_share = ratio(p, read), write_share = ratio(q, write);
-  out.gram_row[i] = row;
-  out.read_share[i] = read_share;
-  out.write_share[i] = write_share;
-  out.read_entropy[i] = read_share == 0 ? 0 : -read_share * log(read_share);
-  out.write_entropy[i] = write_share == 0 ? 0 : -write_share * log(write_share);
-  out.read_signal_share[i] = ratio(p * out.norm[i], read_signal);
-  out.write_signal_share[i] = ratio(q * q, write_signal);
-  out.curvature[i] = out.curvature_count[i] = 0;
-  out.position_curvature[i] = out.position_curvature_count[i] = 0;
-  if (position >= 1) {
-    set_angle(out.motion[kAlong][i], out.motion[kSquareBefore][i], out.gram[i * rows + i],
-              out.position_curvature[i], out.position_curvature_count[i]);
-  }
-  if (position >= 2) {
-    set_angle(out.motion[kTurn][i], out.motion[kStepSquareBefore][i], out.motion[kStepSquare][i],
-              out.curvature[i], out.curvature_count[i]);
-  }
-}
-
-/// Adds values of some tokens to a row of partials, field after field; each packed value belongs to
-/// one thread.
-struct PackedSums {
-  double* row;
-  int tokens;
-  bool is_first;
-  int begin = 0;
-
-  /// The next `count` packed values; value(w, k): the k-th of the w-th token.
-  template <class F>
-  __device__ __forceinline__ void add(int count, const F& value) {
-    for (int k = (threadIdx.x + kOwnerThreads - begin % kOwnerThreads) % kOwnerThreads; k < count;
-         k += kOwnerThreads) {
-      double sum = 0;
-      for (int w = 0; w < tokens; ++w) sum += value(w, k);
-      row[begin + k] = is_first ? sum : row[begin + k] + sum;
-    }
-    begin += count;
-  }
-};
-
-/// All fields, in the order of the contract, of the tokens from t on.
-__device__ __forceinline__ void add_fields(const StreamStatsArgs& args, int64_t t,
-                                           const TokenValues* of, PackedSums sums) {
-  const int n = args.n_streams, rows = n + 1;
-  const auto h = [&](int w) { return TokenCoefficients(args, t + w); };
-  sums.add(1, [&](int, int) { return 1.0; });
-  sums.add(n, [&](int w, int i) { return h(w).read(i); });
-  sums.add(n, [&](int w, int i) { return h(w).write(i); });
-  sums.add(n * n, [&](int w, int k) { return h(w).mix(k); });
-  sums.add(n * n, [&](int w, int k) { return h(w).mix(k) * h(w).mix(k); });
-  sums.add(n, [&](int w, int i) { return of[w].read_share[i]; });
-  sums.add(n, [&](int w, int i) { return of[w].write_share[i]; });
-  const auto total = [&](const double* terms) {
-    double sum = 0;
-    for (int i = 0; i < n; ++i) sum += terms[i];
-    return sum;
-  };
-  sums.add(1, [&](int w, int) { return total(of[w].read_entropy); });
-  sums.add(1, [&](int w, int) { return total(of[w].write_entropy); });
-  sums.add(n, [&](int w, int i) { return of[w].read_signal_share[i]; });
-  sums.add(n, [&](int w, int i) { return of[w].write_signal_share[i]; });
-  sums.add(rows * rows, [&](int w, int k) { return of[w].gram[k]; });
-  sums.add(rows, [&](int w, int i) { return of[w].norm[i]; });
-  sums.add(n * n, [&](int w, int k) {
+/// All that follows from the products and coefficients of tokens [t, t + tokens).
+template <int kTokens>
+__device__ __forceinline__ void describe(const StreamStatsArgs& args, const StatsLayout& at,
+                                         int64_t t, int tokens, const WarpValues<kTokens>& values) {
+  const int n = at.n;
+  share_over_warp(tokens, 2 * n, [&](int token, int k) {
+    set_shares(at, k >= n, k % n, values.packed + token * at.size, values.terms + token * 3 * n);
+  });
+  share_over_warp(tokens, n * n, [&](int token, int k) {
+    double* of = values.packed + token * at.size;
     const int i = k / n, j = k % n;
-    return ratio(of[w].gram[i * rows + j], of[w].norm[i] * of[w].norm[j]);
+    of[at.cosine + k] = ratio(of[at.gram + i * at.rows + j], of[at.norm + i] * of[at.norm + j]);
   });
-  sums.add(1, [&](int w, int) {
-    double energy = 0;
-    for (int i = 0; i < n; ++i) energy += of[w].gram[i * rows + i];
-    return ratio(energy - total(of[w].gram_row) / n, energy);
+  share_over_warp(tokens, 2 * n, [&](int token, int k) {
+    double* of = values.packed + token * at.size;
+    const Motions<kTokens>& motions = values.motions;
+    const int i = k % n;
+    const bool turns = k >= n;
+    const double a = turns        ? motions.step_square(token, i)
+                     : token == 0 ? motions.square_before(i)
+                                  : at.square(of - at.size, i);
+    const double b = turns ? motions.step_square(token + 1, i) : at.square(of, i);
+    const double dot = turns ? motions.turn(token, i) : motions.along(token, i);
+    set_angle((t + token) % args.sequence >= (turns ? 2 : 1), dot, a, b,
+              of[(turns ? at.curvature : at.position_curvature) + i],
+              of[(turns ? at.curvature_count : at.position_curvature_count) + i]);
   });
-  sums.add(n, [&](int w, int i) { return of[w].curvature[i]; });
-  sums.add(n, [&](int w, int i) { return of[w].curvature_count[i]; });
-  sums.add(n, [&](int w, int i) { return of[w].position_curvature[i]; });
-  sums.add(n, [&](int w, int i) { return of[w].position_curvature_count[i]; });
+  warp_barrier();
+  share_over_warp(tokens, 3, [&](int token, int k) {
+    double* of = values.packed + token * at.size;
+    const double* terms = values.terms + (token * 3 + k) * n;
+    double sum = 0, energy = 0;
+    for (int i = 0; i < n; ++i) {
+      sum += terms[i];
+      energy += at.square(of, i);
+    }
+    if (k < 2) {
+      of[k == 0 ? at.read_entropy : at.write_entropy] = sum;
+    } else {
+      of[at.energy] = ratio(energy - sum / n, energy);
+      of[0] = 1;
+    }
+  });
 }
 
-template <class S, bool kWhole>
-__global__ void __launch_bounds__(kOwnerThreads, kBlocksPerMultiprocessor)
+/// kN: 4, or 0 for any number of streams.
+template <class S, bool kWhole, int kN>
+__global__ void __launch_bounds__(kStatsThreads, kBlocksPerMultiprocessor)
     stream_stats_kernel(const __grid_constant__ StreamStatsArgs args, int64_t tokens_per_block,
-                        int size) {
-  auto& block = shared<BlockValues>();
-  const int n = args.n_streams, warp = threadIdx.x / kWarpThreads;
-  const int64_t first = blockIdx.x * tokens_per_block;
+                        int warp_values) {
+  constexpr int kTokens = kTokensAtOnce<S, kN>;
+  const StatsLayout layout(kN > 0 ? kN : args.n_streams);
+  auto* block = dynamic_shared<double>();
+  const WarpValues<kTokens> values(block + threadIdx.x / kWarpThreads * warp_values, layout);
+  const int64_t begin = blockIdx.x * tokens_per_block;
   const int64_t end =
-      first + tokens_per_block < args.tokens ? first + tokens_per_block : args.tokens;
-  double* partial = args.partials + int64_t{blockIdx.x} * size;
-  TokenValues& own = block.token[warp];
-  for (int64_t begin = first; begin < end; begin += kTokensAtOnce) {
-    const int64_t t = begin + warp, position = t % args.sequence;
-    if (t < end) {
-      for (int a = 0; a <= n; a += kTile) {
-        add_products<S, kWhole, true>(args, t, a, a, own);
-        for (int b = a + kTile; b <= n; b += kTile) {
-          add_products<S, kWhole, false>(args, t, a, b, own);
+      begin + tokens_per_block < args.tokens ? begin + tokens_per_block : args.tokens;
+  for (int k = lane(); k < layout.size; k += kWarpThreads) values.sums[k] = 0;
+  const int64_t first = begin + threadIdx.x / kWarpThreads * kTokens;
+  for (int64_t t = first; t < end; t += kStatsWarps * kTokens) {
+    const int tokens = end - t < kTokens ? static_cast<int>(end - t) : kTokens;
+    const int64_t position = t % args.sequence;
+    load_coefficients(args, layout, t, tokens, values.packed);
+    if constexpr (kN > 0) {
+      add_four_streams<S, kWhole>(args, layout, t, tokens, position, values.packed, values.motions);
+    } else {
+      for (int a = 0; a < layout.rows; a += kTile) {
+        add_products<S, kWhole, true>(args, layout, t, a, a, values.packed);
+        for (int b = a + kTile; b < layout.rows; b += kTile) {
+          add_products<S, kWhole, false>(args, layout, t, a, b, values.packed);
         }
       }
-      if (position >= 1) add_motions<S, kWhole>(args, t, position, own);
+      if (position >= 1) add_motions<S, kWhole>(args, t, position, values.motions);
     }
-    block_barrier();
-    if (t < end && lane() < n) {
-      describe_stream(TokenCoefficients(args, t), position, lane(), own);
+    warp_barrier();
+    describe(args, layout, t, tokens, values);
+    warp_barrier();
+    for (int k = lane(); k < layout.size; k += kWarpThreads) {
+      for (int token = 0; token < tokens; ++token) {
+        values.sums[k] += values.packed[token * layout.size + k];
+      }
     }
-    block_barrier();
-    const int tokens = end - begin < kTokensAtOnce ? static_cast<int>(end - begin) : kTokensAtOnce;
-    add_fields(args, begin, block.token, {partial, tokens, begin == first});
-    block_barrier();
+    warp_barrier();
+  }
+  block_barrier();
+  double* partial = args.partials + int64_t{blockIdx.x} * layout.size;
+  for (int k = threadIdx.x; k < layout.size; k += kStatsThreads) {
+    double sum = block[k];
+    for (int warp = 1; warp < kStatsWarps; ++warp) sum += block[warp * warp_values + k];
+    partial[k] = sum;
   }
 }
 
@@ -330,16 +221,23 @@ Status stream_stats(const StreamStatsArgs& args, Stream stream) {
   if (args.dtype == DType::kFloat64 || args.y_dtype == DType::kFloat64) {
     return Status::kUnsupportedDType;
   }
-  const int64_t alignment = std::min(row_alignment(args.x, args.tokens, args.n_streams, args.dtype),
+  const int n = args.n_streams;
+  const int64_t alignment = std::min(row_alignment(args.x, args.tokens, n, args.dtype),
                                      row_alignment(args.y, args.tokens, args.y_dtype));
   const StreamStatsPlan plan = plan_stream_stats(args.tokens, args.width, args.dtype, alignment);
-  const int size = static_cast<int>(stream_stats_size(args.n_streams));
+  const int size = static_cast<int>(stream_stats_size(n));
   if (args.tokens > 0) {
     const Status status = dispatch_dtype(args.dtype, [&](auto dtype) {
       return dispatch_bool(plan.whole_vectors, [&](auto whole) {
-        using S = typename decltype(dtype)::type;
-        return launch(stream_stats_kernel<S, decltype(whole)::value>, plan.owners.launch, stream,
-                      args, plan.owners.tokens_per_block, size);
+        return dispatch_bool(n == kTileStreams, [&](auto four) {
+          using S = typename decltype(dtype)::type;
+          constexpr int kN = decltype(four)::value ? kTileStreams : 0;
+          const int values = WarpValues<kTokensAtOnce<S, kN>>::count(n, size);
+          LaunchShape shape = plan.owners.launch;
+          shape.shared_bytes = kStatsWarps * values * static_cast<int>(sizeof(double));
+          return launch(stream_stats_kernel<S, decltype(whole)::value, kN>, shape, stream, args,
+                        plan.owners.tokens_per_block, values);
+        });
       });
     });
     if (status != Status::kOk) return status;

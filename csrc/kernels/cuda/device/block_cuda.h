@@ -53,6 +53,9 @@ __device__ __forceinline__ int lane() { return threadIdx.x % kWarpThreads; }
 /// All threads of the block meet here; what each wrote before is visible to all after.
 __device__ __forceinline__ void block_barrier() { __syncthreads(); }
 
+/// The lanes of the warp meet here; what each wrote before is visible to all after.
+__device__ __forceinline__ void warp_barrier() { __syncwarp(); }
+
 /// The value of the lane `delta` above (lanes without one get their own). Every lane takes part.
 template <class T>
 __device__ __forceinline__ T warp_shuffle_down(T value, int delta) {

@@ -64,6 +64,11 @@ inline int lane() { return static_cast<int>(threadIdx.x % kWarpThreads); }
 
 inline void block_barrier(int line = __builtin_LINE()) { emulation::meet_block(line); }
 
+inline void warp_barrier(int line = __builtin_LINE()) {
+  char received;
+  emulation::meet_warp("", &received, 1, lane(), line);
+}
+
 template <class T>
 T warp_shuffle_down(T value, int delta, int line = __builtin_LINE()) {
   T received;

@@ -16,10 +16,10 @@ constexpr int kMaskedTiles = 2;
 constexpr int64_t kStepTokens = 16;
 constexpr int64_t kHeldTokens = 32;
 constexpr int kFinishChannels = 32;
-constexpr int kFinishRows = 8;
-// Blocks: two for each multiprocessor of the largest present devices. Each leaves as many bytes of
-// partial sums as it holds, so more of them cost traffic.
-constexpr int64_t kBlocks = 264;
+constexpr int64_t kFinishRows = 32;
+// Blocks: three for each multiprocessor of the largest present devices. Each leaves as many bytes
+// of partial sums as it holds, so more of them cost traffic.
+constexpr int64_t kBlocks = 396;
 // Tokens of a part at least, where there are so many.
 constexpr int64_t kPartTokens = 64;
 // Partial sums take at most this many bytes, or else are one row.
@@ -52,7 +52,7 @@ ProjectBackwardPlan plan_project_backward(const ProjectShape& shape, int64_t ali
   plan.walk = {blocks, plan.parts * plan.slabs, kThreads, 1};
   plan.grad_x = {plan.together ? 0 : blocks * ceil_div(shape.tokens, kHeldTokens), 1, kThreads, 1};
   plan.finish = {ceil_div(shape.n_streams * shape.width, kFinishChannels), 1, kFinishChannels,
-                 kFinishRows};
+                 static_cast<int>(std::min(shape.n_logits, kFinishRows))};
   plan.workspace = plan.parts * row;
   return plan;
 }
