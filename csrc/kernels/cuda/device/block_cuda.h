@@ -42,10 +42,19 @@ __device__ __forceinline__ int64_t opaque(int64_t value) {
   asm volatile("" : "+l"(value));
   return value;
 }
+__device__ __forceinline__ int opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
 __device__ __forceinline__ uint32_t opaque(uint32_t value) {
   asm("" : "+r"(value));
   return value;
 }
+
+/// The same value in a register of its own, to have a place in a vector of registers beside the
+/// place that the value has in another one; otherwise every use of either is preceded by copies.
+/// For one-dimensional blocks.
+__device__ __forceinline__ uint32_t own_register(uint32_t value) { return value ^ threadIdx.y; }
 
 /// This thread's place in its warp; blocks are one-dimensional where it is used.
 __device__ __forceinline__ int lane() { return threadIdx.x % kWarpThreads; }
@@ -140,6 +149,17 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/// The same with half the columns of a and rows of b: a holds rows g, g + 8 in columns 2q + {0, 1},
+/// b rows 2q + {0, 1} of column g.
+__device__ __forceinline__ void multiply_add_half(float (&sum)[4], uint32_t a, uint32_t a8,
+                                                  uint32_t b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a), "r"(a8), "r"(b));
 }
 
 /// What every kernel may have without asking.
