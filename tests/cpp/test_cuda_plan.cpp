@@ -240,7 +240,9 @@ void check_project(const ProjectShape& shape, const ProjectPlan& plan) {
   EXPECT_GE(plan.weight_floats, direct ? 0 : fragments * 3 * 32 * 4);
   EXPECT_EQ(plan.weight_floats % 4, 0);
   const int64_t sums = shape.tokens * (shape.n_logits + 1);
-  EXPECT_GE(plan.finish.grid_x * 128, sums);
+  EXPECT_GE(plan.finish.grid_x * 8, shape.tokens);
+  EXPECT_EQ(plan.finish.block_x, 256);
+  EXPECT_LE(plan.forward.shared_bytes, 113 << 10);  // two blocks to a multiprocessor
   EXPECT_EQ(plan.workspace, plan.weight_floats + plan.parts * sums);
 }
 

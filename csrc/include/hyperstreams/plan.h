@@ -125,7 +125,7 @@ struct ProjectPlan {
   int64_t parts;               // rows of scratch per token
   LaunchShape weights;         // phi in fragments; not with kDirect
   LaunchShape forward;         // x: tokens and slabs; y: parts
-  LaunchShape finish;          // parts added
+  LaunchShape finish;          // parts added, a warp per token
   int64_t weight_floats;       // scratch: the fragments come first, then the parts
   int64_t workspace;           // floats of scratch
 };
