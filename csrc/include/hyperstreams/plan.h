@@ -194,7 +194,7 @@ struct BoundaryPlan {
   int64_t parts;            // of the channels: rows of scratch
   int64_t parts_per_block;  // of the write, 1 when direct
   LaunchShape weights;
-  LaunchShape write;  // x: tokens, 16 to a warp; y: channels
+  LaunchShape write;     // x: tokens, 16 to a warp; y: channels
   int tokens_per_tile;   // of the maps' kernels
   bool block_per_token;  // of the adjoint: a token's sums are a block's, else a warp's
   bool read_block_per_token;

@@ -98,10 +98,9 @@ Status queue_write(const BoundaryArgs& args, const BoundaryPlan& plan, const Mix
     if (!plan.direct) {
       auto* fragments = scratch_at<uint4>(args.workspace, plan.forward.weights);
       w.weights = fragments;
-      const Status status =
-          launch(boundary_fragments_kernel, plan.weights, stream,
-                 FragmentArgs{w.phi, w.norm_weight, w.n_logits, w.phi_streams, write.width,
-                              plan.chunks, plan.tiles, fragments});
+      const Status status = launch(boundary_fragments_kernel, plan.weights, stream,
+                                   FragmentArgs{w.phi, w.norm_weight, w.n_logits, w.phi_streams,
+                                                write.width, plan.chunks, plan.tiles, fragments});
       if (status != Status::kOk) return status;
     }
   }

@@ -110,8 +110,8 @@ __device__ __forceinline__ void store_boundary_weights(const MixWriteArgs& args,
     if (token >= kTokens) continue;
     const int64_t t = first + token < args.tokens ? first + token : 0;
     if (k >= kN * kN) {
-      out[token * kRow + k] = static_cast<const float*>(
-          args.h_post.data)[t * args.h_post.token_stride + k - kN * kN];
+      out[token * kRow + k] =
+          static_cast<const float*>(args.h_post.data)[t * args.h_post.token_stride + k - kN * kN];
     } else if (args.h_res.data) {
       out[token * kRow + k] =
           static_cast<const float*>(args.h_res.data)[t * args.h_res.token_stride + k];

@@ -13,7 +13,8 @@
 //   read once per block, from L2.
 //
 // Deterministic: the sum of a chunk runs over the streams, of a part over its chunks; the second
-// kernel adds the parts. That order depends on n, C and nothing else. Bits of X' are mix_write's, of u read's.
+// kernel adds the parts. That order depends on n, C and nothing else. Bits of X' are mix_write's,
+// of u read's.
 #pragma once
 
 #include "boundary_write_direct.h"

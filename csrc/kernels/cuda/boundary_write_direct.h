@@ -1,5 +1,5 @@
-// boundary_write.h for few tokens, and for rows that do not consist of whole vectors: every warp for
-// itself, phi read as it lies in memory.
+// boundary_write.h for few tokens, and for rows that do not consist of whole vectors: every warp
+// for itself, phi read as it lies in memory.
 #pragma once
 
 #include <type_traits>
@@ -141,8 +141,8 @@ class DirectWrite {
   SkinnySums<1, Sizes::kSumTiles> sums_[Sizes::kSums];
 };
 
-/// A block is 8 groups of 16 tokens or, with chunks_by_warp, one group: its warps take a chunk each,
-/// whose sums meet in shared memory, and then the next 8.
+/// A block is 8 groups of 16 tokens or, with chunks_by_warp, one group: its warps take a chunk
+/// each, whose sums meet in shared memory, and then the next 8.
 template <class S, int kN, int kTiles, bool kPerStream, bool kWhole>
 __global__ void __launch_bounds__(kWriteThreads, 1)
     boundary_write_direct_kernel(const __grid_constant__ BoundaryWriteArgs args) {

@@ -3,7 +3,8 @@
 // A block of up to 8 warps walks in step along a part of the channels. The next chunk is on its way
 // from memory while the one at hand is mixed and multiplied: X and y come into slots of shared
 // memory that belong to a thread alone, W's fragments and bias into one of two stages of the block.
-// There is one barrier per chunk. h_res and h_post of the block's tokens stay in shared memory.
+// There is one barrier per chunk. h_res and h_post of the block's tokens stay in shared memory, and
+// so do the sums of the part: in registers they would take what the mixing needs.
 #pragma once
 
 #include <type_traits>
@@ -126,11 +127,10 @@ class StagedWrite {
     const MixWriteArgs& w = args_.write;
     const int64_t t = first_token() + lane() / 4;
     const int64_t c = channel(0);
-    vectors_ = static_cast<int>((w.width - c) / kLaneChannels);
     x_ = static_cast<const S*>(w.x.data) + t * w.x.token_stride + c;
     if (w.y.data) {
-      y_ = static_cast<const unsigned char*>(w.y.data) +
-           (t * w.y.token_stride + c) * branch_bytes();
+      y_ =
+          static_cast<const unsigned char*>(w.y.data) + (t * w.y.token_stride + c) * branch_bytes();
     }
     copy_stage(chunk_);
     request<0>();
@@ -146,7 +146,7 @@ class StagedWrite {
 
   /// Requests W and bias of a chunk.
   __device__ __forceinline__ void copy_stage(int chunk) const {
-    const int threads = static_cast<int>(blockDim.x);
+    const int threads = opaque(static_cast<int>(blockDim.x));
     int k = static_cast<int>(threadIdx.x);
     uint4* to = stage(chunk) + k;
     if (args_.n_logits > 0) {
@@ -161,11 +161,8 @@ class StagedWrite {
     if (!args_.write.bias || threadIdx.x >= Memory::kBiasWords) return;
     to = stage(chunk) + Memory::kWeightWords + threadIdx.x;
     const int64_t c = int64_t{chunk} * kChunk + threadIdx.x * 4;
-    if (c < args_.write.width) {
-      copy_async(to, aligned<const uint4>(static_cast<const float*>(args_.write.bias) + c));
-    } else {
-      *to = {};
-    }
+    copy_async(to, aligned<const uint4>(static_cast<const float*>(args_.write.bias) + c),
+               c < args_.write.width);
   }
 
   /// Requests token `row` of the chunk to come: zeros for what does not exist.
@@ -173,27 +170,23 @@ class StagedWrite {
   __device__ __forceinline__ void request() const {
     const MixWriteArgs& w = args_.write;
     uint4* slot = slots(kRow);
-    if (exists(kRow) && vectors_ > 0) {
-      const S* x = x_ + kRow * 8 * w.x.token_stride;
+    const bool is_there = exists(kRow) && channel(0) < w.width;
+    const S* x = x_ + kRow * 8 * opaque(w.x.token_stride);
 #pragma unroll
-      for (int i = 0; i < kN; ++i) {
+    for (int i = 0; i < kN; ++i) {
 #pragma unroll
-        for (int k = 0; k < Memory::kStreamWords; ++k) {
-          copy_async(slot + (i * Memory::kStreamWords + k) * kWarpThreads,
-                     aligned<const uint4>(x) + k);
-        }
-        x += w.x.stream_stride;
+      for (int k = 0; k < Memory::kStreamWords; ++k) {
+        copy_async(slot + (i * Memory::kStreamWords + k) * kWarpThreads,
+                   aligned<const uint4>(x) + k, is_there);
       }
-      if (!w.y.data) return;
-      const uint4* y =
-          aligned<const uint4>(y_ + kRow * 8 * w.y.token_stride * int64_t{branch_bytes()});
-      slot += kN * Memory::kStreamWords * kWarpThreads;
-      copy_async(slot, y);
-      if (w.y_dtype == DType::kFloat32) copy_async(slot + kWarpThreads, y + 1);
-    } else {
-#pragma unroll
-      for (int k = 0; k < Memory::kTokenWords; ++k) slot[k * kWarpThreads] = {};
+      x += w.x.stream_stride;
     }
+    if (!w.y.data) return;
+    const uint4* y =
+        aligned<const uint4>(y_ + kRow * 8 * opaque(w.y.token_stride) * branch_bytes());
+    slot += kN * Memory::kStreamWords * kWarpThreads;
+    copy_async(slot, y, is_there);
+    if (w.y_dtype == DType::kFloat32) copy_async(slot + kWarpThreads, y + 1, is_there);
   }
 
   /// Token `row` of the chunk that has come, with the stage `now`: X'.
@@ -228,8 +221,7 @@ class StagedWrite {
         branch[4 * k + 3] += float_from_bits(four.w);
       }
     }
-    const BoundaryWeights<kN> weights(mixes() +
-                                      (lane() / 4 + 8 * kRow) * kBoundaryWeightWords<kN>);
+    const BoundaryWeights<kN> weights(mixes() + (lane() / 4 + 8 * kRow) * kBoundaryWeightWords<kN>);
     if (w.h_res.data) {
       mix<true>(weights, branch, x);
     } else {
@@ -249,8 +241,8 @@ class StagedWrite {
         const int k = 2 * pair + half;
 #pragma unroll
         for (int j = 0; j < kN; ++j) {
-          value[j][half] = written_value<kMixes>(weights, j, branch[k],
-                                                 [&](int i) -> float { return x[i][k]; });
+          value[j][half] =
+              written_value<kMixes>(weights, j, branch[k], [&](int i) -> float { return x[i][k]; });
         }
       }
 #pragma unroll
@@ -262,11 +254,10 @@ class StagedWrite {
   __device__ __forceinline__ void add_chunk() {
     const MixWriteArgs& w = args_.write;
     const uint4* now = stage(chunk_);
-    const bool inside = vectors_ > 0, more = chunk_ + 1 < end();
+    const bool more = chunk_ + 1 < end();
     finish_copies<0>();
     block_barrier();  // the chunk has come, and all are done with the stage before
     ++chunk_;
-    vectors_ -= kChunk / kLaneChannels;
     x_ += kChunk;
     y_ += kChunk * branch_bytes();
     if (more) copy_stage(chunk_);
@@ -276,6 +267,7 @@ class StagedWrite {
     take<1>(now, x[1]);
     if (more) request<1>();
     end_copy_group();
+    const bool inside = channel(-1) < w.width;
     if (w.y.data && inside) {
       S* out = static_cast<S*>(w.x_out) + (first_token() + lane() / 4) * kN * w.width + channel(-1);
 #pragma unroll
@@ -356,7 +348,7 @@ class StagedWrite {
   /// The part's sums to scratch; another begins.
   __device__ __forceinline__ void write_sums(int part) const {
     const int64_t t = first_token() + lane() / 4;
-    const int q = lane() % 4;
+    const int q = opaque(lane()) % 4;
 #pragma unroll
     for (int s = 0; s < Memory::kSums; ++s) {
 #pragma unroll
@@ -381,8 +373,7 @@ class StagedWrite {
   int tokens_;  // of the warp, from this lane's first on
   int own_;     // the warp's memory, this lane's first word
   int chunk_;
-  // From chunk_ on: vectors that this lane has, and its place in X and y.
-  int vectors_;
+  // This lane's place in X and y.
   const S* x_;
   const unsigned char* y_ = nullptr;
 };

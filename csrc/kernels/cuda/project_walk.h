@@ -59,10 +59,10 @@ struct TokenWalk {
   template <bool kWhole>
   __device__ __forceinline__ void request(const ProjectArgs& args, uint4* slot, int stride) {
     for_rows(args, [&](int, int, const S* from, int64_t count) {
-      if (kWhole && count > 0) {
+      if constexpr (kWhole) {
 #pragma unroll
         for (int k = 0; k < kRowWords; ++k) {
-          copy_async(slot + k * stride, aligned<const uint4>(from) + k);
+          copy_async(slot + k * stride, aligned<const uint4>(from) + k, count > 0);
         }
       } else {
         const auto row = load_packed<kWhole, kLaneChannels>(from, count);

@@ -17,11 +17,13 @@
 //   three, five or six, as here     0.9e-7 | 1.2e-7       TF32 three times, float  1.7e-7 | 1.6e-7
 //   as here, tensor core adds all   1.5e-5 | 7e-5
 //
-// TF32 instructions cost twice as much for the same channels.
+// TF32 instructions cost twice as much for the same channels. Squares of bfloat16 tokens are the
+// diagonal of the tokens times themselves, at 8 of the smaller instructions; those of the others
+// are float fma.
 //
-// Order of a sum: a chunk's products on the tensor core; then, in float, the chunks of a piece
-// ascending, the pieces of a segment ascending, the segments. It depends on D alone, never on the
-// number of tokens, on how many of them a block takes, or on how the work is split over blocks.
+// Order of project's sums: a chunk's products on the tensor core; then, in float, the chunks of a
+// piece ascending, the pieces of a segment ascending, the segments. It depends on D alone, never on
+// the number of tokens, on how many of them a block takes, or on how the work is split over blocks.
 #pragma once
 
 #include <type_traits>
@@ -76,7 +78,8 @@ __device__ __forceinline__ Vector<S, kLaneChannels> load_channels(const S* row, 
   return load_vector<kWhole, kLaneChannels>(row + c, width - c);
 }
 
-/// 16 tokens of a chunk as left operands of matrix instructions: words [piece][half of the channels].
+/// 16 tokens of a chunk as left operands of matrix instructions: words [piece][half of the
+/// channels].
 template <class S>
 struct TokenOperand {
   uint32_t word[kPieces<S>][2][4];

@@ -124,6 +124,15 @@ __device__ __forceinline__ void copy_async(uint4* to, const uint4* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
 }
 
+/// The same, but zeros arrive where there is nothing to copy; `from` is then not read. For what one
+/// pass over memory reads in pieces of a line: the rest of it is brought near.
+__device__ __forceinline__ void copy_async(uint4* to, const uint4* from, bool exists) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
+               "r"(exists ? 16 : 0)
+               : "memory");
+}
+
 /// The copies of this thread since the last call are a group.
 __device__ __forceinline__ void end_copy_group() {
   asm volatile("cp.async.commit_group;" ::: "memory");

@@ -13,7 +13,7 @@
 //   block       lane(), block_barrier(), warp_shuffle_down(v, delta), warp_shuffle_xor(v, mask),
 //               warp_shuffle(v, lane), warp_sum(v), block_sum<threads>(v, storage),
 //               shared<Storage>(), dynamic_shared<T>()
-//   copies      copy_async(to, from), end_copy_group(), finish_copies<left>()
+//   copies      copy_async(to, from[, exists]), end_copy_group(), finish_copies<left>()
 //   matrix      multiply_add(sum, a, b): a product of [16, 16] and [16, 8] over the warp;
 //               multiply_add_half: of [16, 8] and [8, 8]
 //   launch      launch(kernel, shape, stream, arguments...) -> Status

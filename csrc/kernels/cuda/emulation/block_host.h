@@ -130,6 +130,11 @@ inline void copy_async(uint4* to, const uint4* from) {
   emulation::copy_later(aligned<uint4>(to), aligned<const uint4>(from), sizeof(uint4));
 }
 
+inline void copy_async(uint4* to, const uint4* from, bool exists) {
+  static const uint4 zeros = {};
+  copy_async(to, exists ? from : &zeros);
+}
+
 inline void end_copy_group() { emulation::end_copy_group(); }
 
 template <int kLeft>

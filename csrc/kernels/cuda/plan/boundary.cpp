@@ -96,8 +96,7 @@ void plan_forward(const BoundaryShape& s, BoundaryPlan& plan) {
   const int64_t fragments = streams * plan.chunks * plan.tiles;
   plan.weights = {ceil_div(fragments, kWarps), 1, kThreads, 1};
   // Room for the fragments where any alignment needs them: offsets do not depend on it.
-  const bool may_need_fragments =
-      s.logits > 0 && s.width % 8 == 0 && s.tokens > kDirectTokens;
+  const bool may_need_fragments = s.logits > 0 && s.width % 8 == 0 && s.tokens > kDirectTokens;
   ScratchLayout layout;
   plan.forward.weights = layout.take(may_need_fragments ? fragments * kFragmentFloats : 0);
   plan.forward.sums = layout.take(s.logits == 0 ? 0 : plan.parts * rows * (s.logits + 1));

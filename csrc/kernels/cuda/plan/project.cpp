@@ -67,8 +67,8 @@ ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment, ProjectSp
   plan.forward = {ceil_div(shape.tokens, block_tokens) * plan.slabs, plan.parts,
                   direct ? kDirectThreads : kThreads, 1};
   if (!direct) {
-    // A stage of fragments is 2 chunks of 3 pieces in 16 bytes a lane; one of X a chunk's 8 channels
-    // of a lane's tokens, 2 of 16.
+    // A stage of fragments is 2 chunks of 3 pieces in 16 bytes a lane; one of X a chunk's 8
+    // channels of a lane's tokens, 2 of 16.
     const int64_t weights = 2 * plan.tiles * 3 * 32 * 16;
     const int64_t x = 2 * (warp_tokens / kWarpTokens) * 2 * 8 * element_bytes(shape.dtype);
     plan.forward.shared_bytes = static_cast<int>(kStages * (weights + x * kThreads));
