@@ -22,25 +22,25 @@ __device__ __forceinline__ int sum_place(int sum, int logit) {
   return sum * (Sizes::kSumLogits + 1) + (logit < 0 ? Sizes::kSumLogits : logit);
 }
 
-/// The words of W for this lane, made of phi as it is.
-template <int kTiles, bool kWhole>
+/// The words of W for this lane, made of phi as it is when the first of a tile are asked for.
+template <bool kWhole>
 struct DirectWeights {
-  uint4 words[kTiles][kFloatPieces];
+  const BoundaryWriteArgs& args;
+  ChunkPosition at;
+  mutable uint4 words[kFloatPieces];
 
-  __device__ __forceinline__ DirectWeights(const BoundaryWriteArgs& args, int64_t stream,
-                                           int64_t chunk) {
-    const ChunkPosition at(stream * args.chunks + chunk, args.write.width);
-    float value[kTiles][kLaneChannels];
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      load_weights<kWhole>(args.phi, args.norm_weight, args.n_logits, args.phi_streams,
-                           args.write.width, tile * kTileLogits + lane() / 4, at, value[tile]);
-    }
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) split_weights(value[tile], words[tile]);
-  }
+  __device__ __forceinline__ DirectWeights(const BoundaryWriteArgs& a, int64_t stream,
+                                           int64_t chunk)
+      : args(a), at(stream * a.chunks + chunk, a.write.width) {}
+
   __device__ __forceinline__ uint4 operator()(int tile, int piece) const {
-    return words[tile][piece];
+    if (piece == kFloatPieces - 1) {
+      float value[kLaneChannels];
+      load_weights<kWhole>(args.phi, args.norm_weight, args.n_logits, args.phi_streams,
+                           args.write.width, tile * kTileLogits + lane() / 4, at, value);
+      split_weights(value, words);
+    }
+    return words[piece];
   }
 };
 
@@ -97,8 +97,8 @@ class DirectWrite {
         }
       }
       if (args_.n_logits > 0) {
-        const DirectWeights<Sizes::kSumTiles, kWhole> weight(args_, kPerStream ? 0 : j, chunk);
-        sums_[kPerStream ? j : 0].add_chunk(x, weight);
+        const DirectWeights<kWhole> weight(args_, kPerStream ? 0 : j, chunk);
+        sums_[kPerStream ? j : 0].add_chunk_in_turn(x, weight);
       }
     }
     if (!args_.read.u || left <= 0) return;

@@ -102,14 +102,13 @@ struct TokenOperand {
 
 /// sum[group][tile] += the products of a chunk of tokens and of weights, whose fragments
 /// weight(tile, piece) returns. The tensor core adds within the chunk alone: it cuts every sum
-/// towards zero.
-template <class S, int kGroups, int kTiles, class Weight>
+/// towards zero. kBeside tiles are worked on side by side, as an instruction waits for the one
+/// before it in the same sum; of each, piece kFloatPieces - 1 is asked for first.
+template <int kBeside, class S, int kGroups, int kTiles, class Weight>
 __device__ __forceinline__ void multiply_chunk(const TokenOperand<S> (&x)[kGroups],
                                                const Weight& weight,
                                                float (&sum)[kGroups][kTiles][4]) {
-  // Tiles side by side: an instruction waits for the one before it in the same sum.
-  // With floats, whose pieces take the registers, not all of four.
-  constexpr int kBeside = kPieces<S> == 3 && kTiles == 4 ? 2 : kTiles;
+  static_assert(kTiles % kBeside == 0, "no tile is left over");
 #pragma unroll
   for (int first = 0; first < kTiles; first += kBeside) {
     float products[kGroups][kBeside][4] = {};
@@ -197,22 +196,21 @@ struct PieceSums {
     }
   }
 
+  // Floats, whose pieces take the registers, do not have all of four tiles beside each other.
+  template <class S>
+  static constexpr int kBeside = kPieces<S> == 3 && kTiles == 4 ? 2 : kTiles;
+
   template <class S, class Weight>
   __device__ __forceinline__ void add_chunk(const ChunkOfTokens<S> (&x)[kGroups],
                                             const Weight& weight) {
-    add_chunk(x, weight, std::make_index_sequence<kGroups>());
+    add_chunk<kBeside<S>>(x, weight, std::make_index_sequence<kGroups>());
   }
 
-  template <class S, class Weight, size_t... kGroup>
-  __device__ __forceinline__ void add_chunk(const ChunkOfTokens<S> (&x)[kGroups],
-                                            const Weight& weight, std::index_sequence<kGroup...>) {
-    const TokenOperand<S> left[kGroups] = {TokenOperand<S>(x[kGroup])...};
-    // The squares first: then x itself is not needed beside its pieces.
-#pragma unroll
-    for (int group = 0; group < kGroups; ++group) {
-      add_squares(x[group], left[group], piece_square[group]);
-    }
-    multiply_chunk(left, weight, piece);
+  /// Tiles one after the other.
+  template <class S, class Weight>
+  __device__ __forceinline__ void add_chunk_in_turn(const ChunkOfTokens<S> (&x)[kGroups],
+                                                    const Weight& weight) {
+    add_chunk<1>(x, weight, std::make_index_sequence<kGroups>());
   }
 
   /// The sum of squares of token g + 8 row of a group, the same in its four lanes. Every lane takes
@@ -222,6 +220,19 @@ struct PieceSums {
     sum += warp_shuffle_xor(sum, 1);
     sum += warp_shuffle_xor(sum, 2);
     return sum;
+  }
+
+ private:
+  template <int kTilesBeside, class S, class Weight, size_t... kGroup>
+  __device__ __forceinline__ void add_chunk(const ChunkOfTokens<S> (&x)[kGroups],
+                                            const Weight& weight, std::index_sequence<kGroup...>) {
+    const TokenOperand<S> left[kGroups] = {TokenOperand<S>(x[kGroup])...};
+    // The squares first: then x itself is not needed beside its pieces.
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+      add_squares(x[group], left[group], piece_square[group]);
+    }
+    multiply_chunk<kTilesBeside>(left, weight, piece);
   }
 };
 
