@@ -121,29 +121,80 @@ TEST(CudaBoundary, SameBitsAtAnyAlignmentAndStride) {
   EXPECT_TRUE(same_bits(Problem<float, float>(wide).run(), out));
 }
 
-// Warps that take pieces, or tokens; W from fragments, or as it is.
+template <class S>
+BoundaryPlan whole_plan(const Case& c) {
+  const int n = c.settings.n_streams;
+  BoundaryPlan plan = plan_boundary(
+      boundary_shape(c.tokens, n, c.width, kDType<S>, c.has_controller ? &c.settings : nullptr),
+      16);
+  // Room for W in fragments.
+  plan.forward.weights = plan.forward.size;
+  plan.forward.size += plan.weights.grid_x * 8 * 3 * 32 * 4;
+  return plan;
+}
+
+/// The plan of many tokens, in blocks of `warps` and so many parts of the channels.
+template <class S>
+BoundaryPlan staged_plan(const Case& c, int warps, int64_t parts) {
+  BoundaryPlan plan = whole_plan<S>(c);
+  plan.direct = plan.chunks_by_warp = false;
+  plan.parts_per_block = parts;
+  plan.write = {(c.tokens + 16 * warps - 1) / (16 * warps), plan.parts / parts, 32 * warps, 1,
+                200 << 10};
+  return plan;
+}
+
+// Warps that take chunks, or tokens; W as it is, or in stages for blocks of any size.
 TEST(CudaBoundary, SameBitsUnderEverySplit) {
   for (const int variant : {0, 2}) {
     const Case c{37, 296, sinkhorn(4, variant)};
     const Problem<BFloat16, BFloat16> problem(c);
     const auto out = problem.run();
+    const auto expect_same = [&](const BoundaryPlan& plan) {
+      const auto again = problem.run([&](BoundaryPlan& changed) {
+        changed = plan;
+        return true;
+      });
+      EXPECT_TRUE(same_bits(again, out));
+    };
     for (const bool by_warp : {false, true}) {
-      for (const bool direct : {false, true}) {
-        if (variant == 2 && direct) continue;  // no such kernel in whole vectors
-        const auto again = problem.run([&](BoundaryPlan& plan) {
-          plan = plan_boundary(boundary_shape(c.tokens, 4, c.width, DType::kBFloat16, &c.settings),
-                               16);
-          plan.pieces_by_warp = by_warp;
-          plan.write.grid_x = by_warp ? 3 : 1;
-          plan.direct = direct;
-          plan.forward.weights = plan.forward.size;
-          plan.forward.size += 16 * plan.weights.grid_x * 8 * 3 * 32;
-          return true;
-        });
-        EXPECT_TRUE(same_bits(again, out)) << by_warp << direct;
-      }
+      BoundaryPlan plan = whole_plan<BFloat16>(c);
+      plan.direct = true;
+      plan.chunks_by_warp = by_warp;
+      plan.write = {by_warp ? 3 : 1, plan.parts, 256, 1};
+      expect_same(plan);
+    }
+    for (const int warps : {1, 2, 5}) {
+      for (const int64_t parts : {1, 3}) expect_same(staged_plan<BFloat16>(c, warps, parts));
     }
   }
+}
+
+template <class S, class Y = S>
+void expect_stages_same(const Case& c) {
+  SCOPED_TRACE(::testing::Message() << c << " bytes of x, y=" << sizeof(S) << sizeof(Y));
+  const Problem<S, Y> problem(c);
+  const auto out = problem.run();
+  const auto again = run_in_both_orders([&] {
+    return problem.run([&](BoundaryPlan& plan) {
+      plan = staged_plan<S>(c, 2, 1);
+      return true;
+    });
+  });
+  EXPECT_TRUE(same_bits(again, out));
+}
+
+TEST(CudaBoundary, SameBitsInStages) {
+  for (int n = 1; n <= 4; ++n) {
+    for (const Case& c : kinds(19, n, 40)) expect_stages_same<BFloat16>(c);
+    for (const Case& c : kinds(19, n, 72)) expect_stages_same<float>(c);
+  }
+  for (const Case& c : kinds(33, 4, 296)) {
+    expect_stages_same<BFloat16>(c);
+    expect_stages_same<BFloat16, float>(c);
+    expect_stages_same<Float16, BFloat16>(c);
+  }
+  expect_stages_same<float, Float16>({3, 104, sinkhorn(3)});
 }
 
 TEST(CudaBoundary, TokensDoNotDependOnTheBatch) {

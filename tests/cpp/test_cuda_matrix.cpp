@@ -50,6 +50,24 @@ TEST(CudaMatrix, MultiplyAddFollowsTheLayoutOfTheManual) {
   });
 }
 
+// The same for mma.m16n8k8.
+TEST(CudaMatrix, HalfMultiplyAddFollowsTheLayoutOfTheManual) {
+  run_warp([] {
+    const int group = lane() / 4, quad = lane() % 4, k = 2 * quad;
+    float sum[4] = {1, 2, 3, 4};
+    multiply_add_half(sum, bfloat_pair(a_at(group, k), a_at(group, k + 1)),
+                      bfloat_pair(a_at(group + 8, k), a_at(group + 8, k + 1)),
+                      bfloat_pair(b_at(k, group), b_at(k + 1, group)));
+    for (int i = 0; i < 4; ++i) {
+      float expected = static_cast<float>(i + 1);
+      for (int inner = 0; inner < 8; ++inner) {
+        expected += a_at(i < 2 ? group : group + 8, inner) * b_at(inner, quad * 2 + i % 2);
+      }
+      EXPECT_EQ(sum[i], expected) << "lane " << lane() << " element " << i;
+    }
+  });
+}
+
 TEST(CudaMatrix, MultiplyAddCutsTowardsZero) {
   run_warp([] {
     // 1 + 2^-24 + 2^-25 would round up to 1 + 2^-23.
@@ -101,6 +119,23 @@ TEST(CudaMatrix, EveryStoredTypeIsItsPieces) {
   check_packed<float>();
   check_packed<BFloat16>();
   check_packed<Float16>();
+}
+
+TEST(CudaMatrix, CopiesOfNothingAreZeros) {
+  alignas(16) static const uint4 from = {1, 2, 3, 4};
+  run_warp([] {
+    struct Storage {
+      uint4 word[kWarpThreads][2];
+    };
+    auto& to = shared<Storage>().word[threadIdx.x];
+    copy_async(&to[0], &from, true);
+    copy_async(&to[1], &from + lane(), false);
+    EXPECT_EQ(to[1].x, 0xffffffffu);
+    end_copy_group();
+    finish_copies<0>();
+    EXPECT_EQ(to[0].w, 4u);
+    EXPECT_EQ(to[1].x | to[1].w, 0u);
+  });
 }
 
 TEST(CudaMatrix, CopiesArriveWithTheirGroupAndNotBefore) {

@@ -125,7 +125,7 @@ struct ProjectPlan {
   int64_t parts;               // rows of scratch per token
   LaunchShape weights;         // phi in fragments; not with kDirect
   LaunchShape forward;         // x: tokens and slabs; y: parts
-  LaunchShape finish;          // parts added
+  LaunchShape finish;          // parts added, a warp per token
   int64_t weight_floats;       // scratch: the fragments come first, then the parts
   int64_t workspace;           // floats of scratch
 };
@@ -187,13 +187,15 @@ struct BoundaryPlan {
   bool fused;
   bool whole_vectors;  // X, y, phi, ... in 16-byte accesses
   bool per_stream;
-  bool direct;               // the forward reads phi as it is
-  bool pieces_by_warp;       // few tokens: a warp takes a piece of a part, not all of 16 tokens
-  int tiles;                 // of 8 logits
-  int64_t chunks;            // of 32 channels
-  int64_t chunks_per_piece;  // 8 pieces are a part
-  int64_t parts;             // of the channels
-  LaunchShape weights, write;
+  bool direct;              // the forward reads phi as it is
+  bool chunks_by_warp;      // few tokens: 16 to a block, a warp takes every 8th chunk of a part
+  int tiles;                // of 8 logits
+  int64_t chunks;           // of 32 channels
+  int64_t chunks_per_part;  // the last has fewer
+  int64_t parts;            // of the channels: rows of scratch
+  int64_t parts_per_block;  // of the write, 1 when direct
+  LaunchShape weights;
+  LaunchShape write;     // x: tokens, 16 to a warp; y: channels
   int tokens_per_tile;   // of the maps' kernels
   bool block_per_token;  // of the adjoint: a token's sums are a block's, else a warp's
   bool read_block_per_token;

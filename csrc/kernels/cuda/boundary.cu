@@ -31,26 +31,28 @@ constexpr int kFragmentThreads = 256;
 
 struct FragmentArgs {
   const float *phi, *norm_weight;
-  int64_t n_logits, streams, width, chunks;  // chunks: of all streams
+  int64_t n_logits, streams, width, chunks;  // chunks: of one stream
   int tiles;
   uint4* out;
 };
 
-/// A warp makes the fragments of one chunk and tile.
+/// A warp makes the fragments of one chunk, stream and tile: [chunk][stream][tile][piece][lane], so
+/// that what meets at a chunk lies together.
 __global__ void __launch_bounds__(kFragmentThreads)
     boundary_fragments_kernel(const __grid_constant__ FragmentArgs args) {
   const int64_t warp = (int64_t{blockIdx.x} * kFragmentThreads + threadIdx.x) / kWarpThreads;
-  if (warp >= args.chunks * args.tiles) return;
-  const int64_t chunk = warp / args.tiles;
+  if (warp >= args.chunks * args.streams * args.tiles) return;
+  const int64_t run = warp / args.tiles, chunk = run / args.streams, stream = run % args.streams;
   const int tile = static_cast<int>(warp % args.tiles);
   float value[kLaneChannels];
   uint4 words[kFloatPieces];
   load_weights<true>(args.phi, args.norm_weight, args.n_logits, args.streams, args.width,
-                     tile * kTileLogits + lane() / 4, ChunkPosition(chunk, args.width), value);
+                     tile * kTileLogits + lane() / 4,
+                     ChunkPosition(stream * args.chunks + chunk, args.width), value);
   split_weights(value, words);
 #pragma unroll
   for (int p = 0; p < kFloatPieces; ++p) {
-    args.out[weight_fragment(chunk, args.tiles, tile, p) + lane()] = words[p];
+    args.out[weight_fragment(run, args.tiles, tile, p) + lane()] = words[p];
   }
 }
 
@@ -84,8 +86,9 @@ Status queue_write(const BoundaryArgs& args, const BoundaryPlan& plan, const Mix
   w.write = write;
   if (weights_given) w.read = args.read;
   w.chunks = plan.chunks;
-  w.chunks_per_piece = plan.chunks_per_piece;
-  w.pieces_by_warp = plan.pieces_by_warp;
+  w.chunks_per_part = plan.chunks_per_part;
+  w.chunks_per_block = plan.parts_per_block * plan.chunks_per_part;
+  w.chunks_by_warp = plan.chunks_by_warp;
   if (args.project) {
     w.phi = static_cast<const float*>(args.project->phi);
     w.norm_weight = static_cast<const float*>(args.project->norm_weight);
@@ -95,10 +98,9 @@ Status queue_write(const BoundaryArgs& args, const BoundaryPlan& plan, const Mix
     if (!plan.direct) {
       auto* fragments = scratch_at<uint4>(args.workspace, plan.forward.weights);
       w.weights = fragments;
-      const Status status =
-          launch(boundary_fragments_kernel, plan.weights, stream,
-                 FragmentArgs{w.phi, w.norm_weight, w.n_logits, w.phi_streams, write.width,
-                              w.phi_streams * plan.chunks, plan.tiles, fragments});
+      const Status status = launch(boundary_fragments_kernel, plan.weights, stream,
+                                   FragmentArgs{w.phi, w.norm_weight, w.n_logits, w.phi_streams,
+                                                write.width, plan.chunks, plan.tiles, fragments});
       if (status != Status::kOk) return status;
     }
   }

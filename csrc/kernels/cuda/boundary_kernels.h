@@ -13,13 +13,13 @@ namespace hyperstreams::cuda {
 struct BoundaryWriteArgs {
   MixWriteArgs write;        // y none: x is X', and x_out is unused
   ReadArgs read;             // u null: weights are not given
-  const uint4* weights;      // fragments of W, unless direct
+  const uint4* weights;      // fragments [chunk][stream][tile][piece][lane] of W, unless direct
   const float* phi;          // [K, D], when direct; D of phi_streams streams
   const float* norm_weight;  // [D] or null
   int64_t phi_streams;
   int n_logits;  // of a row of project; 0: no controller
-  int64_t chunks, chunks_per_piece;
-  bool pieces_by_warp;
+  int64_t chunks, chunks_per_part, chunks_per_block;
+  bool chunks_by_warp;
   float* sums;  // out [parts, rows, K + 1], the squares last
 };
 

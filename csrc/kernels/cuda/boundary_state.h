@@ -53,6 +53,10 @@ struct BoundaryState {
   }
 };
 
+/// 16-byte words that hold one token's weights.
+template <int kN>
+constexpr int kBoundaryWeightWords = (kN * (kN + 1) + 3) / 4;
+
 /// h_res and h_post of one token; those of the first for one that does not exist. kHeld: in
 /// registers; else loaded where used.
 template <int kN, bool kHeld = true>
@@ -71,9 +75,49 @@ struct BoundaryWeights {
 #pragma unroll
     for (int k = 0; k < kN * kN; ++k) mix_[k] = h_res[k];
   }
+  /// Of whole words, as store_boundary_weights leaves them in shared memory.
+  __device__ __forceinline__ explicit BoundaryWeights(const uint4* words) {
+    float value[kBoundaryWeightWords<kN> * 4];
+#pragma unroll
+    for (int w = 0; w < kBoundaryWeightWords<kN>; ++w) {
+      const uint4 four = words[w];
+      value[4 * w] = float_from_bits(four.x);
+      value[4 * w + 1] = float_from_bits(four.y);
+      value[4 * w + 2] = float_from_bits(four.z);
+      value[4 * w + 3] = float_from_bits(four.w);
+    }
+#pragma unroll
+    for (int k = 0; k < kN * kN; ++k) mix_[k] = value[k];
+#pragma unroll
+    for (int j = 0; j < kN; ++j) post_[j] = value[kN * kN + j];
+  }
   __device__ __forceinline__ float mix(int j, int i) const { return mix_[j * kN + i]; }
   __device__ __forceinline__ float post(int j) const { return post_[j]; }
 };
+
+/// A warp leaves the weights of `kTokens` tokens from `first` on in shared memory, in
+/// kBoundaryWeightWords words each. Those of absent operands are not written.
+template <int kN, int kTokens>
+__device__ __forceinline__ void store_boundary_weights(const MixWriteArgs& args, int64_t first,
+                                                       uint4* to) {
+  constexpr int kFloats = kN * (kN + 1), kRow = kBoundaryWeightWords<kN> * 4;
+  constexpr int kRounds = (kTokens * kFloats + kWarpThreads - 1) / kWarpThreads;
+  float* out = reinterpret_cast<float*>(to);
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    const int index = round * kWarpThreads + lane();
+    const int token = index / kFloats, k = index % kFloats;
+    if (token >= kTokens) continue;
+    const int64_t t = first + token < args.tokens ? first + token : 0;
+    if (k >= kN * kN) {
+      out[token * kRow + k] =
+          static_cast<const float*>(args.h_post.data)[t * args.h_post.token_stride + k - kN * kN];
+    } else if (args.h_res.data) {
+      out[token * kRow + k] =
+          static_cast<const float*>(args.h_res.data)[t * args.h_res.token_stride + k];
+    }
+  }
+}
 
 template <int kN>
 struct BoundaryWeights<kN, false> {
@@ -88,19 +132,26 @@ struct BoundaryWeights<kN, false> {
   __device__ __forceinline__ float post(int j) const { return h_post[j]; }
 };
 
+/// X' of stream j at one channel, not yet rounded, from source(i) and y + bias, where there is y.
+/// kMixes: whether there is h_res.
+template <bool kMixes, int kN, bool kHeld, class Source>
+__device__ __forceinline__ float written_value(const BoundaryWeights<kN, kHeld>& weights, int j,
+                                               float branch, const Source& source) {
+  if constexpr (!kMixes) return fmaf(weights.post(j), branch, source(j));
+  float sum = weights.mix(j, 0) * source(0);
+#pragma unroll
+  for (int i = 1; i < kN; ++i) sum = fmaf(weights.mix(j, i), source(i), sum);
+  return fmaf(weights.post(j), branch, sum);
+}
+
 /// X' of stream j at one channel, not yet rounded, from source(i) and y + bias.
 template <int kN, bool kHeld, class Source>
 __device__ __forceinline__ float state_value(const MixWriteArgs& args,
                                              const BoundaryWeights<kN, kHeld>& weights, int j,
                                              float branch, const Source& source) {
-  float sum = source(j);
-  if (!args.y.data) return sum;
-  if (args.h_res.data) {
-    sum = weights.mix(j, 0) * source(0);
-#pragma unroll
-    for (int i = 1; i < kN; ++i) sum = fmaf(weights.mix(j, i), source(i), sum);
-  }
-  return fmaf(weights.post(j), branch, sum);
+  if (!args.y.data) return source(j);
+  return args.h_res.data ? written_value<true>(weights, j, branch, source)
+                         : written_value<false>(weights, j, branch, source);
 }
 
 /// Stream j of X'.

@@ -4,9 +4,9 @@
 //   inv_rms[t]   = 1 / sqrt(mean_d v[t, d]^2 + eps), or with eps outside or as a floor
 //
 // Many tokens: a block of 4 warps owns 128 tokens (64 of float and float16), up to 32 logits (16 in
-// masked vectors) and a part of the channels; a warp a quarter of the tokens. phi comes split and
-// in fragments (a kernel of its own writes them) through shared memory, three stages deep; X goes
-// from memory to the registers it is multiplied from, a stage ahead.
+// masked vectors) and a part of the channels; a warp a quarter of the tokens. phi, split and in
+// fragments (a kernel of its own writes them), and X come through shared memory, three stages deep;
+// X's part of it belongs to the thread that multiplies it.
 // Few tokens: a block of 8 warps owns 16 tokens and a piece of 256 channels, a warp a chunk of it,
 // so that all loads are in flight at once; it splits phi itself. Either way partial sums go to
 // scratch, and a last kernel adds them.
@@ -34,6 +34,7 @@ namespace {
 
 constexpr int kProjectThreads = 128;
 constexpr int kProjectWarps = kProjectThreads / kWarpThreads;
+constexpr int kFinishThreads = 256;
 constexpr int kDirectThreads = kPieceChunks * kWarpThreads;
 // Stages of weights in shared memory, and chunks of a stage.
 constexpr int kStages = 3;
@@ -66,10 +67,13 @@ __global__ void __launch_bounds__(kProjectThreads)
   }
 }
 
+/// Dynamic shared memory, as plan/project.cpp counts it too: X in slots [word][thread].
 template <class S, int kTiles>
 struct StageStorage {
   static constexpr int kWords = kStageChunks * kTiles * kFloatPieces * kWarpThreads;
+  static constexpr int kSlots = kChunkWords<S, kWarpGroups<S>>;
   uint4 weight[kStages][kWords];
+  uint4 x[kStages][kStageChunks][kSlots][kProjectThreads];
 };
 
 template <class S, int kTiles, bool kWhole>
@@ -79,7 +83,7 @@ __global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
   constexpr int kGroups = kWarpGroups<S>;
   constexpr int kPieceStages = kPieceChunks / kChunks;
   using Storage = StageStorage<S, kTiles>;
-  auto& storage = shared<Storage>();
+  auto& storage = *dynamic_shared<Storage>();
   const ProjectShape& shape = args.shape;
   const int64_t begin = blockIdx.y * work.pieces_per_part;
   const int pieces = static_cast<int>(
@@ -95,12 +99,17 @@ __global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
       work.weights + threadIdx.x +
       (blockIdx.x % work.slabs * work.pieces + begin) * (kPieceStages * Storage::kWords);
   int to_copy = pieces * kPieceStages, now = 0, next = 0;  // now, next: buffers
+  TokenWalk<S, kGroups> walk(args, first_token(blockIdx.x), begin * kPieceChunks);
   const auto copy_stage = [&] {
     if (to_copy > 0) {
       uint4* to = storage.weight[next] + threadIdx.x;
 #pragma unroll
       for (int k = 0; k < Storage::kWords; k += kProjectThreads) {
         if (k + static_cast<int>(threadIdx.x) < Storage::kWords) copy_async(to + k, from + k);
+      }
+#pragma unroll
+      for (int k = 0; k < kChunks; ++k) {
+        walk.template request<kWhole>(args, &storage.x[next][k][0][threadIdx.x], kProjectThreads);
       }
     }
     end_copy_group();
@@ -109,12 +118,8 @@ __global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
     next = next == kStages - 1 ? 0 : next + 1;
   };
 
-  TokenWalk<S, kGroups> walk(args, first_token(blockIdx.x), begin * kPieceChunks);
-  ChunkOfTokens<S> x[kChunks][kGroups];
   SkinnySums<kGroups, kTiles> sums;
   for (int k = 0; k < kStages - 1; ++k) copy_stage();
-#pragma unroll
-  for (int k = 0; k < kChunks; ++k) walk.template load<kWhole>(args, x[k]);
   bool written = false;
   int segment_left = static_cast<int>(work.pieces_per_segment);
 #pragma unroll 1
@@ -124,16 +129,15 @@ __global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
       finish_copies<kStages - 2>();
       block_barrier();  // the stage has come, and all are done with the one before
       const uint4* buffer = storage.weight[now] + lane();
+      const auto& slots = storage.x[now];
       now = now == kStages - 1 ? 0 : now + 1;
       copy_stage();
 #pragma unroll
       for (int k = 0; k < kChunks; ++k) {
-        ChunkOfTokens<S> chunk[kGroups];
-#pragma unroll
-        for (int group = 0; group < kGroups; ++group) chunk[group] = x[k][group];
-        walk.template load<kWhole>(args, x[k]);
+        ChunkOfTokens<S> x[kGroups];
+        take_slots(&slots[k][0][threadIdx.x], kProjectThreads, x);
         sums.add_chunk(
-            chunk, [&](int tile, int p) { return buffer[weight_fragment(k, kTiles, tile, p)]; });
+            x, [&](int tile, int p) { return buffer[weight_fragment(k, kTiles, tile, p)]; });
       }
     }
     sums.finish_piece();
@@ -217,26 +221,28 @@ __global__ void __launch_bounds__(kDirectThreads)
   }
 }
 
-/// A thread adds the parts of one logit, or of the squares of a token.
-__global__ void __launch_bounds__(kProjectThreads)
+/// A warp adds the parts of a token, a lane those of a logit or of the squares.
+__global__ void __launch_bounds__(kFinishThreads)
     project_finish_kernel(const ProjectArgs args, const ProjectWork work) {
   const ProjectShape& shape = args.shape;
-  const int64_t columns = shape.n_logits + 1;
-  const int64_t index = int64_t{blockIdx.x} * kProjectThreads + threadIdx.x;
-  const int64_t t = index / columns, k = index % columns;
+  const int64_t columns = shape.n_logits + 1, stride = shape.tokens * columns;
+  const int64_t t = (int64_t{blockIdx.x} * kFinishThreads + threadIdx.x) / kWarpThreads;
   if (t >= shape.tokens) return;
-  const int64_t per_segment = work.pieces_per_part == 1 ? work.pieces_per_segment : 1;
-  float sum = 0;
-  for (int64_t part = 0; part < work.parts; part += per_segment) {
-    const int64_t end = part + per_segment < work.parts ? part + per_segment : work.parts;
-    sum += add_rows(work.sum(shape, part, t, k), end - part, shape.tokens * columns);
-  }
-  if (k < shape.n_logits) {
-    static_cast<float*>(args.logits)[t * shape.n_logits + k] = sum;
-  } else {
-    const float mean_square = sum / static_cast<float>(shape.n_streams * shape.width);
-    static_cast<float*>(args.inv_rms)[t] =
-        inverse_rms(mean_square, static_cast<float>(args.eps), args.eps_position);
+  const bool in_pieces = work.pieces_per_part == 1;
+  const int64_t per_segment = in_pieces ? work.pieces_per_segment : work.parts;
+  for (int64_t k = lane(); k < columns; k += kWarpThreads) {
+    float sum = 0;
+    for (int64_t part = 0; part < work.parts; part += per_segment) {
+      const int64_t left = work.parts - part;
+      sum += add_rows(work.sum(shape, part, t, k), left < per_segment ? left : per_segment, stride);
+    }
+    if (k < shape.n_logits) {
+      static_cast<float*>(args.logits)[t * shape.n_logits + k] = sum;
+    } else {
+      const float mean_square = sum / static_cast<float>(shape.n_streams * shape.width);
+      static_cast<float*>(args.inv_rms)[t] =
+          inverse_rms(mean_square, static_cast<float>(args.eps), args.eps_position);
+    }
   }
 }
 

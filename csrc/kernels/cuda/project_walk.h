@@ -21,9 +21,14 @@ struct ProjectWork {
   }
 };
 
+/// 16-byte words of a lane's part of a chunk of 16 kGroups tokens.
+template <class S, int kGroups>
+constexpr int kChunkWords = kGroups * 2 * kLaneChannels * static_cast<int>(sizeof(S)) / 16;
+
 /// A lane's walk over the chunks of its tokens.
 template <class S, int kGroups>
 struct TokenWalk {
+  static constexpr int kRowWords = kChunkWords<S, 1> / 2;
   const S* stream;  // of the lane's first token
   int64_t c;        // the lane's first channel of the chunk
   int streams_left, tokens_left;
@@ -43,16 +48,51 @@ struct TokenWalk {
   /// Loads the chunk and goes to the next; zeros beyond the last token and the last stream.
   template <bool kWhole>
   __device__ __forceinline__ void load(const ProjectArgs& args, ChunkOfTokens<S> (&x)[kGroups]) {
+    for_rows(args, [&](int group, int r, const S* from, int64_t count) {
+      x[group].row[r] = load_packed<kWhole, kLaneChannels>(from, count);
+    });
+    advance(args);
+  }
+
+  /// The same into slots of shared memory that are this thread's alone, `stride` words apart; whole
+  /// vectors arrive later, as copies do.
+  template <bool kWhole>
+  __device__ __forceinline__ void request(const ProjectArgs& args, uint4* slot, int stride) {
+    for_rows(args, [&](int, int, const S* from, int64_t count) {
+      if constexpr (kWhole) {
+#pragma unroll
+        for (int k = 0; k < kRowWords; ++k) {
+          copy_async(slot + k * stride, aligned<const uint4>(from) + k, count > 0);
+        }
+      } else {
+        const auto row = load_packed<kWhole, kLaneChannels>(from, count);
+#pragma unroll
+        for (int k = 0; k < kRowWords; ++k) {
+          slot[k * stride] = {row.word[4 * k], row.word[4 * k + 1], row.word[4 * k + 2],
+                              row.word[4 * k + 3]};
+        }
+      }
+      slot += kRowWords * stride;
+    });
+    advance(args);
+  }
+
+ private:
+  /// Calls f(group, row, where it lies, channels that there are) for the lane's tokens.
+  template <class F>
+  __device__ __forceinline__ void for_rows(const ProjectArgs& args, const F& f) const {
     const int64_t width = streams_left > 0 ? args.shape.width : 0;
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const int token = group * kGroupTokens + 8 * r;
-        x[group].row[r] = load_packed<kWhole, kLaneChannels>(
-            stream + token * args.x.token_stride + c, token < tokens_left ? width - c : 0);
+        f(group, r, stream + token * args.x.token_stride + c, token < tokens_left ? width - c : 0);
       }
     }
+  }
+
+  __device__ __forceinline__ void advance(const ProjectArgs& args) {
     c += kChunk;
     // A lane's channels may end before the chunk does.
     if (c - lane() % 4 * kLaneChannels < args.shape.width) return;
@@ -61,5 +101,24 @@ struct TokenWalk {
     stream += args.x.stream_stride;
   }
 };
+
+/// What `request` left in slots.
+template <class S, int kGroups>
+__device__ __forceinline__ void take_slots(const uint4* slot, int stride,
+                                           ChunkOfTokens<S> (&x)[kGroups]) {
+  constexpr int kRowWords = kChunkWords<S, 1> / 2;
+#pragma unroll
+  for (int row = 0; row < 2 * kGroups; ++row) {
+#pragma unroll
+    for (int k = 0; k < kRowWords; ++k) {
+      const uint4 four = slot[(row * kRowWords + k) * stride];
+      uint32_t* word = x[row / 2].row[row % 2].word + 4 * k;
+      word[0] = four.x;
+      word[1] = four.y;
+      word[2] = four.z;
+      word[3] = four.w;
+    }
+  }
+}
 
 }  // namespace hyperstreams::cuda

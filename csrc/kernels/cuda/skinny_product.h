@@ -17,12 +17,17 @@
 //   three, five or six, as here     0.9e-7 | 1.2e-7       TF32 three times, float  1.7e-7 | 1.6e-7
 //   as here, tensor core adds all   1.5e-5 | 7e-5
 //
-// TF32 instructions cost twice as much for the same channels.
+// TF32 instructions cost twice as much for the same channels. Squares of bfloat16 tokens are the
+// diagonal of the tokens times themselves, at 8 of the smaller instructions; those of the others
+// are float fma.
 //
-// Order of a sum: a chunk's products on the tensor core; then, in float, the chunks of a piece
-// ascending, the pieces of a segment ascending, the segments. It depends on D alone, never on the
-// number of tokens, on how many of them a block takes, or on how the work is split over blocks.
+// Order of project's sums: a chunk's products on the tensor core; then, in float, the chunks of a
+// piece ascending, the pieces of a segment ascending, the segments. It depends on D alone, never on
+// the number of tokens, on how many of them a block takes, or on how the work is split over blocks.
 #pragma once
+
+#include <type_traits>
+#include <utility>
 
 #include "device/device.h"
 
@@ -73,41 +78,58 @@ __device__ __forceinline__ Vector<S, kLaneChannels> load_channels(const S* row, 
   return load_vector<kWhole, kLaneChannels>(row + c, width - c);
 }
 
+/// 16 tokens of a chunk as left operands of matrix instructions: words [piece][half of the
+/// channels].
+template <class S>
+struct TokenOperand {
+  uint32_t word[kPieces<S>][2][4];
+
+  __device__ __forceinline__ explicit TokenOperand(const ChunkOfTokens<S>& x) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      uint32_t pair[kPieces<S>][kLaneChannels / 2];
+      split(x.row[r], pair);
+#pragma unroll
+      for (int p = 0; p < kPieces<S>; ++p) {
+#pragma unroll
+        for (int w = 0; w < kLaneChannels / 2; ++w) {
+          word[p][w / 2][w % 2 * 2 + r] = kPieces<S> == 1 ? own_register(pair[p][w]) : pair[p][w];
+        }
+      }
+    }
+  }
+};
+
 /// sum[group][tile] += the products of a chunk of tokens and of weights, whose fragments
 /// weight(tile, piece) returns. The tensor core adds within the chunk alone: it cuts every sum
-/// towards zero.
-template <class S, int kGroups, int kTiles, class Weight>
-__device__ __forceinline__ void multiply_chunk(const ChunkOfTokens<S> (&x)[kGroups],
+/// towards zero. kBeside tiles are worked on side by side, as an instruction waits for the one
+/// before it in the same sum; of each, piece kFloatPieces - 1 is asked for first.
+template <int kBeside, class S, int kGroups, int kTiles, class Weight>
+__device__ __forceinline__ void multiply_chunk(const TokenOperand<S> (&x)[kGroups],
                                                const Weight& weight,
                                                float (&sum)[kGroups][kTiles][4]) {
-  constexpr int kWords = kLaneChannels / 2;
-  uint32_t token[kGroups][2][kPieces<S>][kWords];
+  static_assert(kTiles % kBeside == 0, "no tile is left over");
 #pragma unroll
-  for (int group = 0; group < kGroups; ++group) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) split(x[group].row[r], token[group][r]);
-  }
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-    uint4 w[kFloatPieces];
-#pragma unroll
-    for (int p = 0; p < kFloatPieces; ++p) w[p] = weight(tile, p);
-    float products[kGroups][4] = {};
+  for (int first = 0; first < kTiles; first += kBeside) {
+    float products[kGroups][kBeside][4] = {};
 #pragma unroll
     for (int order = kFloatPieces - 1; order >= 0; --order) {
 #pragma unroll
       for (int p = 0; p < kPieces<S>; ++p) {
         if (p > order) continue;
-        const uint32_t b[2][2] = {{w[order - p].x, w[order - p].y},
-                                  {w[order - p].z, w[order - p].w}};
+        uint4 w[kBeside];
+#pragma unroll
+        for (int tile = 0; tile < kBeside; ++tile) w[tile] = weight(first + tile, order - p);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
 #pragma unroll
-          for (int group = 0; group < kGroups; ++group) {
-            const auto& g = token[group][0][p];
-            const auto& g8 = token[group][1][p];
-            const uint32_t a[4] = {g[2 * half], g8[2 * half], g[2 * half + 1], g8[2 * half + 1]};
-            multiply_add(products[group], a, b[half]);
+          for (int tile = 0; tile < kBeside; ++tile) {
+            const uint32_t b[2] = {half == 0 ? w[tile].x : w[tile].z,
+                                   half == 0 ? w[tile].y : w[tile].w};
+#pragma unroll
+            for (int group = 0; group < kGroups; ++group) {
+              multiply_add(products[group][tile], x[group].word[p][half], b);
+            }
           }
         }
       }
@@ -115,33 +137,51 @@ __device__ __forceinline__ void multiply_chunk(const ChunkOfTokens<S> (&x)[kGrou
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
 #pragma unroll
-      for (int k = 0; k < 4; ++k) sum[group][tile][k] += products[group][k];
+      for (int tile = 0; tile < kBeside; ++tile) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) sum[group][first + tile][k] += products[group][tile][k];
+      }
     }
   }
 }
 
-/// square[r] += this lane's sum of squares of row r.
+/// square[r] += this lane's part of the sum of squares of row r. Those of bfloat16, whose products
+/// are exact, are the diagonal of the tokens times themselves: lane 4g + g / 2 has it.
 template <class S>
-__device__ __forceinline__ void add_squares(const ChunkOfTokens<S>& x, float (&square)[2]) {
+__device__ __forceinline__ void add_squares(const ChunkOfTokens<S>& x, const TokenOperand<S>& left,
+                                            float (&square)[2]) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    float products[2][4] = {};
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    float sum = x.row[r][0] * x.row[r][0];
+    for (int w = 0; w < kLaneChannels / 2; ++w) {
+      const uint32_t* of = left.word[0][w / 2] + w % 2 * 2;
 #pragma unroll
-    for (int k = 1; k < kLaneChannels; ++k) sum = fmaf(x.row[r][k], x.row[r][k], sum);
-    square[r] += sum;
+      for (int r = 0; r < 2; ++r) multiply_add_half(products[r], of[0], of[1], of[r]);
+    }
+    const bool is_even = lane() / 4 % 2 == 0, is_diagonal = lane() % 4 == lane() / 8;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float of_row = is_even ? products[r][2 * r] : products[r][2 * r + 1];
+      square[r] += is_diagonal ? of_row : 0.0f;
+    }
+  } else {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float sum = x.row[r][0] * x.row[r][0];
+#pragma unroll
+      for (int k = 1; k < kLaneChannels; ++k) sum = fmaf(x.row[r][k], x.row[r][k], sum);
+      square[r] += sum;
+    }
   }
 }
 
-/// Logits and squares of 16 kGroups tokens: sums of the piece in work, and of what is finished.
+/// Logits and squares of 16 kGroups tokens over a piece.
 template <int kGroups, int kTiles>
-struct SkinnySums {
-  float piece[kGroups][kTiles][4], done[kGroups][kTiles][4];
-  float piece_square[kGroups][2], done_square[kGroups][2];
+struct PieceSums {
+  float piece[kGroups][kTiles][4];
+  float piece_square[kGroups][2];
 
-  __device__ __forceinline__ SkinnySums() {
-    clear(piece, piece_square);
-    clear(done, done_square);
-  }
+  __device__ __forceinline__ PieceSums() { clear(piece, piece_square); }
 
   __device__ __forceinline__ static void clear(float (&sum)[kGroups][kTiles][4],
                                                float (&square)[kGroups][2]) {
@@ -156,13 +196,56 @@ struct SkinnySums {
     }
   }
 
+  // Floats, whose pieces take the registers, do not have all of four tiles beside each other.
+  template <class S>
+  static constexpr int kBeside = kPieces<S> == 3 && kTiles == 4 ? 2 : kTiles;
+
   template <class S, class Weight>
   __device__ __forceinline__ void add_chunk(const ChunkOfTokens<S> (&x)[kGroups],
                                             const Weight& weight) {
-    multiply_chunk(x, weight, piece);
-#pragma unroll
-    for (int group = 0; group < kGroups; ++group) add_squares(x[group], piece_square[group]);
+    add_chunk<kBeside<S>>(x, weight, std::make_index_sequence<kGroups>());
   }
+
+  /// Tiles one after the other.
+  template <class S, class Weight>
+  __device__ __forceinline__ void add_chunk_in_turn(const ChunkOfTokens<S> (&x)[kGroups],
+                                                    const Weight& weight) {
+    add_chunk<1>(x, weight, std::make_index_sequence<kGroups>());
+  }
+
+  /// The sum of squares of token g + 8 row of a group, the same in its four lanes. Every lane takes
+  /// part.
+  __device__ __forceinline__ float square(int group, int row) const {
+    float sum = piece_square[group][row];
+    sum += warp_shuffle_xor(sum, 1);
+    sum += warp_shuffle_xor(sum, 2);
+    return sum;
+  }
+
+ private:
+  template <int kTilesBeside, class S, class Weight, size_t... kGroup>
+  __device__ __forceinline__ void add_chunk(const ChunkOfTokens<S> (&x)[kGroups],
+                                            const Weight& weight, std::index_sequence<kGroup...>) {
+    const TokenOperand<S> left[kGroups] = {TokenOperand<S>(x[kGroup])...};
+    // The squares first: then x itself is not needed beside its pieces.
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+      add_squares(x[group], left[group], piece_square[group]);
+    }
+    multiply_chunk<kTilesBeside>(left, weight, piece);
+  }
+};
+
+/// Beside the sums of the piece in work, those of what is finished.
+template <int kGroups, int kTiles>
+struct SkinnySums : PieceSums<kGroups, kTiles> {
+  using PieceSums<kGroups, kTiles>::clear;
+  using PieceSums<kGroups, kTiles>::piece;
+  using PieceSums<kGroups, kTiles>::piece_square;
+  float done[kGroups][kTiles][4];
+  float done_square[kGroups][2];
+
+  __device__ __forceinline__ SkinnySums() { clear(done, done_square); }
 
   /// Adds the piece to what is finished and begins another. Every lane takes part; the squares of a
   /// token are then the same in its four lanes.
@@ -175,12 +258,7 @@ struct SkinnySums {
         for (int k = 0; k < 4; ++k) done[group][tile][k] += piece[group][tile][k];
       }
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        float sum = piece_square[group][r];
-        sum += warp_shuffle_xor(sum, 1);
-        sum += warp_shuffle_xor(sum, 2);
-        done_square[group][r] += sum;
-      }
+      for (int r = 0; r < 2; ++r) done_square[group][r] += this->square(group, r);
     }
     clear(piece, piece_square);
   }

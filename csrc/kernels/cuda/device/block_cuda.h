@@ -42,10 +42,19 @@ __device__ __forceinline__ int64_t opaque(int64_t value) {
   asm volatile("" : "+l"(value));
   return value;
 }
+__device__ __forceinline__ int opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
 __device__ __forceinline__ uint32_t opaque(uint32_t value) {
   asm("" : "+r"(value));
   return value;
 }
+
+/// The same value in a register of its own, to have a place in a vector of registers beside the
+/// place that the value has in another one; otherwise every use of either is preceded by copies.
+/// For one-dimensional blocks.
+__device__ __forceinline__ uint32_t own_register(uint32_t value) { return value ^ threadIdx.y; }
 
 /// This thread's place in its warp; blocks are one-dimensional where it is used.
 __device__ __forceinline__ int lane() { return threadIdx.x % kWarpThreads; }
@@ -118,10 +127,11 @@ __device__ __forceinline__ void copy_async(uint4* to, const uint4* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
 }
 
-/// The same, or zeros, where `from` need not be memory.
+/// The same, but zeros arrive where there is nothing to copy; `from` is then not read. For what one
+/// pass over memory reads in pieces of a line: the rest of it is brought near.
 __device__ __forceinline__ void copy_async(uint4* to, const uint4* from, bool exists) {
   const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
                "r"(exists ? 16 : 0)
                : "memory");
 }
@@ -151,6 +161,17 @@ __device__ __forceinline__ void multiply_add(float (&sum)[4], const uint32_t (&a
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/// The same with half the columns of a and rows of b: a holds rows g, g + 8 in columns 2q + {0, 1},
+/// b rows 2q + {0, 1} of column g.
+__device__ __forceinline__ void multiply_add_half(float (&sum)[4], uint32_t a, uint32_t a8,
+                                                  uint32_t b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a), "r"(a8), "r"(b));
 }
 
 /// Four matrices of 8 x 8 elements of 16 bits in shared memory, transposed: lane 8m + r names row r

@@ -15,6 +15,7 @@
 //               block_sum<threads>(v, storage), shared<Storage>(), dynamic_shared<T>()
 //   copies      copy_async(to, from[, exists]), end_copy_group(), finish_copies<left>()
 //   matrix      multiply_add(sum, a, b): a product of [16, 16] and [16, 8] over the warp;
+//               multiply_add_half: of [16, 8] and [8, 8];
 //               load_transposed(words, row): an operand whose columns lie in memory
 //   launch      launch(kernel, shape, stream, arguments...) -> Status
 //

@@ -58,6 +58,18 @@ struct Packed {
       return to_float(S{static_cast<uint16_t>(word[k / 2] >> k % 2 * 16)});
     }
   }
+
+  /// Elements 2p and 2p + 1, rounded to S.
+  __device__ __forceinline__ void set_pair(int p, float first, float second) {
+    if constexpr (sizeof(S) == 4) {
+      word[2 * p] = bits_from_float(first);
+      word[2 * p + 1] = bits_from_float(second);
+    } else if constexpr (std::is_same_v<S, BFloat16>) {
+      word[p] = bfloat_pair(first, second);
+    } else {
+      word[p] = uint32_t{from_float<S>(first).bits} | uint32_t{from_float<S>(second).bits} << 16;
+    }
+  }
 };
 
 template <class S, int kCount>
@@ -75,16 +87,7 @@ template <class S, int kCount>
 __device__ __forceinline__ Packed<S, kCount> packed(const float (&value)[kCount]) {
   Packed<S, kCount> words;
 #pragma unroll
-  for (int w = 0; w < Packed<S, kCount>::kWords; ++w) {
-    if constexpr (sizeof(S) == 4) {
-      words.word[w] = bits_from_float(value[w]);
-    } else if constexpr (std::is_same_v<S, BFloat16>) {
-      words.word[w] = bfloat_pair(value[2 * w], value[2 * w + 1]);
-    } else {
-      words.word[w] = uint32_t{from_float<S>(value[2 * w]).bits} |
-                      uint32_t{from_float<S>(value[2 * w + 1]).bits} << 16;
-    }
-  }
+  for (int p = 0; p < kCount / 2; ++p) words.set_pair(p, value[2 * p], value[2 * p + 1]);
   return words;
 }
 

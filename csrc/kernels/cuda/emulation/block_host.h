@@ -60,6 +60,8 @@ T opaque(T value) {
   return value;
 }
 
+inline uint32_t own_register(uint32_t value) { return value; }
+
 inline int lane() { return static_cast<int>(threadIdx.x % kWarpThreads); }
 
 inline void block_barrier(int line = __builtin_LINE()) { emulation::meet_block(line); }
@@ -192,6 +194,11 @@ inline void load_transposed(uint32_t (&words)[4], const uint4* row, int line = _
     }
     words[matrix] = uint32_t{pair[0]} | uint32_t{pair[1]} << 16;
   }
+}
+
+inline void multiply_add_half(float (&sum)[4], uint32_t a, uint32_t a8, uint32_t b,
+                              int line = __builtin_LINE()) {
+  multiply_add(sum, {a, a8, 0, 0}, {b, 0}, line);
 }
 
 template <class... Parameters, class... Arguments>

@@ -16,11 +16,14 @@ constexpr int64_t kWarp = 32;
 constexpr int kMapThreads = 256;
 constexpr int kMaxFusedStreams = 4;
 constexpr int64_t kChunk = 32;
-constexpr int64_t kPieces = 8;
 // Parts of the channels: enough blocks where the tokens alone do not fill a device, few enough that
-// their sums are a small part of the bytes moved.
-constexpr int64_t kMaxParts = 8;
+// their sums are a small part of the bytes moved. With 3 of them and 12 warps of 16 tokens, 2^13
+// tokens are 129 blocks.
+constexpr int64_t kFewParts = 3;
+constexpr int64_t kMaxParts = 6;
+constexpr int64_t kFewPartsChunks = 48;
 constexpr int64_t kGroupTokens = 16;
+constexpr int64_t kMultiprocessors = 132;
 // Two blocks on each of 132 multiprocessors.
 constexpr int64_t kFullDevice = 264;
 // A map's warp has a token per thread.
@@ -47,24 +50,54 @@ LaunchShape map_launch(int64_t tiles, int64_t most, int64_t map_scratch) {
   return {std::min(tiles, most), 1, kMapThreads, 1};
 }
 
+/// Warps of a block and parts that it takes so that the multiprocessor with the most work has the
+/// least; of equals, the larger blocks, which read W the fewest times.
+void plan_staged_write(const BoundaryShape& s, BoundaryPlan& plan) {
+  const int64_t most_warps = s.dtype == DType::kBFloat16 ? 12 : 8;
+  int64_t warps = 0, least = 0;
+  for (int64_t parts = plan.parts; parts >= 1; --parts) {
+    if (plan.parts % parts != 0) continue;
+    for (int64_t w = most_warps; w >= 1; --w) {
+      const int64_t blocks = ceil_div(s.tokens, w * kGroupTokens) * (plan.parts / parts);
+      const int64_t load = ceil_div(blocks, kMultiprocessors) * w * parts;
+      if (warps > 0 && load >= least) continue;
+      warps = w;
+      least = load;
+      plan.parts_per_block = parts;
+    }
+  }
+  // In words of 16 bytes: of W and bias in two stages; of a warp, two tokens' X and y for every
+  // lane, h_res and h_post of 16 tokens, and the sums of the part.
+  const int64_t n = s.n_streams, streams = s.per_stream ? 1 : n;
+  const int64_t stage = streams * plan.tiles * 3 * kWarp + kChunk / 4;
+  const int64_t slots = 2 * (n * element_bytes(s.dtype) / 2 + 2) * kWarp;
+  const int64_t sums = (s.per_stream ? n : 1) * (plan.tiles + 1) * kWarp;
+  const int64_t warp = slots + kGroupTokens * ceil_div(n * (n + 1), 4) + sums;
+  plan.write = {ceil_div(s.tokens, warps * kGroupTokens), plan.parts / plan.parts_per_block,
+                static_cast<int>(warps * kWarp), 1,
+                static_cast<int>((2 * stage + warps * warp) * 16)};
+}
+
 void plan_forward(const BoundaryShape& s, BoundaryPlan& plan) {
   const int64_t rows = s.tokens * (s.per_stream ? s.n_streams : 1);
   const int64_t streams = s.per_stream ? 1 : s.n_streams;
-  plan.direct =
-      s.per_stream ? !plan.whole_vectors : !plan.whole_vectors || s.tokens <= kDirectTokens;
+  plan.direct = !plan.whole_vectors || s.tokens <= kDirectTokens;
   plan.chunks = ceil_div(s.width, kChunk);
-  const int64_t parts = std::clamp<int64_t>(ceil_div(plan.chunks, kPieces), 1, kMaxParts);
-  plan.chunks_per_piece = ceil_div(plan.chunks, kPieces * parts);
-  plan.parts = ceil_div(plan.chunks, kPieces * plan.chunks_per_piece);
+  const int64_t parts = plan.chunks <= kWarps            ? 1
+                        : plan.chunks <= kFewPartsChunks ? kFewParts
+                                                         : kMaxParts;
+  plan.chunks_per_part = ceil_div(plan.chunks, parts);
+  plan.parts = ceil_div(plan.chunks, plan.chunks_per_part);
+  plan.parts_per_block = 1;
   const int64_t many = ceil_div(s.tokens, kGroupTokens * kWarps);
-  plan.pieces_by_warp = many * plan.parts < kFullDevice / 2;
-  plan.write = {plan.pieces_by_warp ? ceil_div(s.tokens, kGroupTokens) : many, plan.parts, kThreads,
+  plan.chunks_by_warp = plan.direct && many * plan.parts < kMultiprocessors;
+  plan.write = {plan.chunks_by_warp ? ceil_div(s.tokens, kGroupTokens) : many, plan.parts, kThreads,
                 1};
+  if (!plan.direct) plan_staged_write(s, plan);
   const int64_t fragments = streams * plan.chunks * plan.tiles;
   plan.weights = {ceil_div(fragments, kWarps), 1, kThreads, 1};
   // Room for the fragments where any alignment needs them: offsets do not depend on it.
-  const bool may_need_fragments =
-      s.logits > 0 && s.width % 8 == 0 && (s.per_stream || s.tokens > kDirectTokens);
+  const bool may_need_fragments = s.logits > 0 && s.width % 8 == 0 && s.tokens > kDirectTokens;
   ScratchLayout layout;
   plan.forward.weights = layout.take(may_need_fragments ? fragments * kFragmentFloats : 0);
   plan.forward.sums = layout.take(s.logits == 0 ? 0 : plan.parts * rows * (s.logits + 1));
