@@ -211,8 +211,8 @@ py::dict plan_boundary(const Sizes& s) {
   found["whole_vectors"] = made.whole_vectors;
   found["forward"] = launch(made.write);
   found["parts"] = made.parts;
-  found["read"] = launch(made.read);
-  found["adjoint"] = launch(made.adjoint);
+  found["coefficients"] = launch(made.coefficients.forward.launch);
+  found["dots"] = launch(made.dots);
   found["backward"] = launch(made.gradients);
   found["tokens_per_part"] = made.tokens_per_part;
   found["partials"] = made.token_parts;

@@ -123,6 +123,46 @@ TEST(CudaCoefficients, LargeLogitsTakeTheLogDomain) {
   }
 }
 
+double error_norm(const std::vector<float>& got, const std::vector<double>& want) {
+  double sum = 0;
+  for (size_t k = 0; k < want.size(); ++k) sum += (got[k] - want[k]) * (got[k] - want[k]);
+  return std::sqrt(sum);
+}
+
+// Other lanes and other divisions than the CPU's, but as few roundings.
+TEST(CudaCoefficients, SinkhornIsAsExactAsOnTheCpu) {
+  const MapSettings variants[] = {{{20, 0, 0, 0}, {0, 1}},
+                                  {{20, 0, 0, 1}, {1e-6, 1}},
+                                  {{20, 1, 1, 0}, {1e-6, 1}},
+                                  {{7, 0, 1, 1}, {1e-2, 0.3}}};
+  for (const int n : {2, 3, 4}) {
+    for (const MapSettings& variant : variants) {
+      for (const double scale : {0.5, 3.0, 12.0}) {
+        const CoefficientSettings s = cases::settings(n, MapKind::kSinkhorn, variant, 0);
+        SCOPED_TRACE(::testing::Message() << cases::name(s) << " scale " << scale);
+        cases::Problem<float> p(s, 96, scale), on_cpu(s, 96, scale);
+        cases::Problem<double> exact(s, 96, scale);
+        run(p);
+        on_cpu.run(hyperstreams::testing::serial);
+        exact.run(hyperstreams::testing::serial);
+        const auto check = [&](auto member, const char* what) {
+          const std::vector<double> want = (exact.*member.second).copy();
+          double norm = 0;
+          for (const double v : want) norm += v * v;
+          const double bound =
+              1.5 * error_norm((on_cpu.*member.first).copy(), want) + 5e-8 * std::sqrt(norm);
+          EXPECT_LE(error_norm((p.*member.first).copy(), want), bound) << what;
+        };
+        using F = cases::Problem<float>;
+        using D = cases::Problem<double>;
+        check(std::pair{&F::h_res, &D::h_res}, "h_res");
+        check(std::pair{&F::grad_logits, &D::grad_logits}, "grad_logits");
+        check(std::pair{&F::grad_inv_rms, &D::grad_inv_rms}, "grad_inv_rms");
+      }
+    }
+  }
+}
+
 TEST(CudaCoefficients, InverseRmsMayBeAbsent) {
   for (const CoefficientSettings& s : cases::all_settings({3, 8})) {
     cases::Problem<float> with(s, 3), without(s, 3);

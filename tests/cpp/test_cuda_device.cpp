@@ -46,6 +46,7 @@ TEST(CudaDevice, ShufflesExchangeWithinTheWarp) {
     const int down = warp_shuffle_down(rank, 3);
     EXPECT_EQ(down, lane() + 3 < 32 ? rank + 3 : rank);
     EXPECT_EQ(warp_shuffle_xor(double{0.5} + rank, 5), 0.5 + (rank ^ 5));
+    EXPECT_EQ(warp_any(rank == 40), rank / 32 == 1);
   });
 }
 

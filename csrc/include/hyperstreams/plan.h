@@ -79,12 +79,12 @@ struct ExpandPlan {
 ExpandPlan plan_expand(int64_t tokens, int n_streams, int64_t width, DType dtype,
                        int64_t alignment);
 
-/// One pass of `coefficients`: a block is one warp, a thread owns a token, and blocks walk in
-/// strides of the grid. Dynamic shared memory holds `arrays`, then `kept` when it fits, numbers
-/// (mix_forward_space, mix_backward_space) of every thread.
+/// One pass of `coefficients`: a block takes 32 tokens, in strides of the grid. n <= 4: by 8 warps;
+/// else by one, a thread per token. Dynamic shared memory holds `arrays`, then `kept` when it fits,
+/// numbers (mix_forward_space, mix_backward_space) of every token.
 struct CoefficientsPass {
   LaunchShape launch;
-  int arrays;  // numbers per thread in front of those kept
+  int arrays, kept;
   bool keeps_in_shared;
   int64_t scratch;  // floats in all, when what is kept does not fit
 };
@@ -162,8 +162,7 @@ struct BoundaryShape {
   int64_t logits;        // of a token or, per stream, a stream; 0: no controller
   int64_t coefficients;  // logits of a token
   bool per_stream;
-  int64_t map_forward, map_backward;  // floats that the map keeps for one token
-  CoefficientsPlan single;            // of coefficients by itself
+  CoefficientsPlan single;  // of coefficients by itself
 };
 
 /// `next`: the next site's coefficients, or null.
@@ -175,14 +174,15 @@ struct BoundaryForwardScratch {
   int64_t weights, sums, map, size;
 };
 struct BoundaryBackwardScratch {
-  int64_t weights, groups, grad_logits, factors, sums, phi, bias, coefficients, tokens, map, size;
+  int64_t weights, groups, grad_logits, factors, dots, sums, phi, bias, coefficients, tokens, map,
+      size;
 };
 
 /// How `boundary` is launched, for n <= 4 and up to 32 logits (fused; else op by op). Forward: the
 /// fragments of W, unless direct; X' and its sums, in parts of the channels; the parts added,
-/// coefficients and the read. Backward: coefficients' adjoint; the fragments of W and of the
-/// groups; everything else, in slabs of the channels and parts of the tokens; sums over slabs and
-/// over parts.
+/// coefficients; the read. Backward: the read's sums; coefficients' adjoint; the fragments of W and
+/// of the groups; everything else, in slabs of the channels and parts of the tokens; sums over slabs
+/// and over parts.
 struct BoundaryPlan {
   bool fused;
   bool whole_vectors;  // X, y, phi, ... in 16-byte accesses
@@ -195,11 +195,11 @@ struct BoundaryPlan {
   int64_t parts;            // of the channels: rows of scratch
   int64_t parts_per_block;  // of the write, 1 when direct
   LaunchShape weights;
-  LaunchShape write;     // x: tokens, 16 to a warp; y: channels
-  int tokens_per_tile;   // of the maps' kernels
-  bool block_per_token;  // of the adjoint: a token's sums are a block's, else a warp's
-  bool read_block_per_token;
-  LaunchShape read, adjoint;
+  LaunchShape write;              // x: tokens, 16 to a warp; y: channels
+  CoefficientsPlan coefficients;  // both directions', where there is a controller
+  int64_t dot_pieces;             // of a token's grad_u . X'; a warp takes one
+  int64_t piece_vectors;          // of 16 bytes
+  LaunchShape dots;
   int64_t slabs;            // of 64 channels
   int64_t tokens_per_part;  // part p takes tokens [p, p + 1) * tokens_per_part
   int64_t token_parts;

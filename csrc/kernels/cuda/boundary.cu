@@ -4,11 +4,11 @@
 //   X' = mix_write(X, y, h_res, h_post, bias);  logits, inv_rms = project(X', phi, norm_weight)
 //   h_pre', h_post', h_res' = coefficients(logits, inv_rms, alpha, bias');  u' = read(X', h_pre')
 //
-// Two kernels over the streams, boundary_write.h and boundary_map_kernels.h, which say who owns
-// what and what moves: (2n + 1) + (n + 1) C elements per token. Where the read's weights are given
-// the first makes u' too, 2n + 2, and the second is left with the coefficients; without a
-// controller there is no second. In front, one warp per 32 channels and 8 logits brings W into
-// fragments, once per call; with few tokens it is read as it is.
+// Two kernels over the streams, boundary_write.h and the read's own, with the coefficients in
+// between: (2n + 1) + (n + 1) C elements per token; K + 1 floats per part of the channels, and
+// 2n + n n + K + 1. Where the read's weights are given the first makes u' too, 2n + 2, and there is
+// no read. In front, one warp per 32 channels and 8 logits brings W into fragments, once per call;
+// with few tokens it is read as it is.
 //
 // Deterministic: see the kernels. A token's outputs do not depend on the tokens beside it.
 #include "hyperstreams/boundary.h"
@@ -19,6 +19,7 @@
 #include "boundary_kernels.h"
 #include "boundary_plan.h"
 #include "boundary_state.h"
+#include "coefficient_maps.h"
 #include "dispatch.h"
 #include "map_dispatch.h"
 #include "mix_write_branch.h"
@@ -109,22 +110,18 @@ Status queue_write(const BoundaryArgs& args, const BoundaryPlan& plan, const Mix
   });
 }
 
-Status queue_read(const BoundaryArgs& args, const BoundaryPlan& plan, bool weights_given,
-                  Stream stream) {
-  BoundaryReadArgs r = {};
-  r.coefficients = *args.coefficients;
-  r.coefficients.scratch = args.workspace + plan.forward.map;
-  r.project = *args.project;
-  r.features = static_cast<float>(args.project->shape.features());
-  r.read = args.read;
-  if (weights_given) r.read.u = nullptr;
-  r.sums = args.workspace + plan.forward.sums;
-  r.parts = plan.parts;
-  r.tokens_per_tile = plan.tokens_per_tile;
-  r.block_per_token = plan.read_block_per_token;
-  r.whole_vectors = plan.whole_vectors;
-  return dispatch_map(r.coefficients.settings.map, [&](auto map) {
-    return boundary_read<typename decltype(map)::type>(r, plan, stream);
+/// The parts of logits and squares are added on the way.
+Status queue_coefficients(const BoundaryArgs& args, const BoundaryPlan& plan, Stream stream) {
+  CoefficientsArgs c = *args.coefficients;
+  c.scratch = args.workspace + plan.forward.map;
+  const ProjectArgs& project = *args.project;
+  const LogitParts parts{
+      args.workspace + plan.forward.sums,       plan.parts,
+      static_cast<int>(project.shape.n_logits), static_cast<float>(project.shape.features()),
+      static_cast<float>(project.eps),          project.eps_position,
+      static_cast<float*>(project.logits),      static_cast<float*>(project.inv_rms)};
+  return dispatch_map(c.settings.map, [&](auto map) {
+    return map_forward<typename decltype(map)::type>(c, parts, plan.coefficients, stream);
   });
 }
 
@@ -146,9 +143,10 @@ Status boundary_forward(const BoundaryArgs& args, Stream stream) {
 Status boundary_forward(const BoundaryArgs& args, const BoundaryPlan& plan, Stream stream) {
   const bool weights_given = !args.coefficients || args.read.h_pre.data != args.coefficients->h_pre;
   // Without a write, X' is there, and the first kernel is for its sums.
-  const Status status = queue_write(args, plan, write_of(args), weights_given, stream);
-  if (status != Status::kOk || !args.coefficients) return status;
-  return queue_read(args, plan, weights_given, stream);
+  Status status = queue_write(args, plan, write_of(args), weights_given, stream);
+  if (status == Status::kOk && args.coefficients) status = queue_coefficients(args, plan, stream);
+  if (status != Status::kOk || weights_given) return status;
+  return read_forward(args.read, stream);
 }
 
 }  // namespace hyperstreams::cuda

@@ -5,10 +5,11 @@
 //   grad_phi = norm_weight sum_t grad_logits X', grad_norm_weight likewise
 //   grad_x, grad_y, grad_h_res, grad_h_post, grad_bias: mix_write's adjoint of G
 //
-// Two kernels over the streams, boundary_map_kernels.h and boundary_gradients.h, which say who owns
-// what and what moves: (n + 2) + (3n + 3) C elements per token, the first n + 2 only where the
-// read's weights are the coefficients' own. X' is rebuilt from X and y in both. Between them W
-// comes into fragments; after them three small kernels add slabs of channels and parts of tokens.
+// Two kernels over the streams, boundary_dots.cu and boundary_gradients.h, which say who owns what
+// and what moves: (n + 2) + (3n + 3) C elements per token, the first n + 2 only where the read's
+// weights are the coefficients' own. X' is rebuilt from X and y in both. Between them coefficients'
+// adjoint runs, and W comes into fragments; after them three small kernels add slabs of channels
+// and parts of tokens.
 //
 // Deterministic: all sums have an order that the shape fixes; partial sums are added in order.
 #include <algorithm>
@@ -289,23 +290,26 @@ struct Backward {
   bool static_post() const { return args.write && state.h_post.token_stride == 0; }
   bool static_read() const { return weights_given() && args.read.h_pre.token_stride == 0; }
 
+  Status queue_dots() const {
+    return boundary_dots(
+        {state, args.read.grad_u, plan.dot_pieces, plan.piece_vectors, scratch(plan.backward.dots)},
+        plan, stream);
+  }
+
   Status queue_adjoint() const {
-    BoundaryAdjointArgs a = {};
-    a.state = state;
-    if (!weights_given()) a.grad_u = args.read.grad_u;
-    a.coefficients = *args.coefficients;
-    a.coefficients.grad_logits = scratch(plan.backward.grad_logits);
-    a.coefficients.grad_inv_rms = scratch(plan.backward.factors);
-    a.coefficients.partials = doubles(plan.backward.coefficients);
-    a.coefficients.scratch = scratch(plan.backward.map);
-    a.features = static_cast<float>(args.project->shape.features());
-    a.eps = static_cast<float>(args.project->eps);
-    a.eps_position = args.project->eps_position;
-    a.tokens_per_tile = plan.tokens_per_tile;
-    a.block_per_token = plan.block_per_token;
-    a.whole_vectors = plan.whole_vectors;
-    return dispatch_map(a.coefficients.settings.map, [&](auto map) {
-      return boundary_adjoint<typename decltype(map)::type>(a, plan, stream);
+    CoefficientsBackwardArgs c = *args.coefficients;
+    c.grad_logits = scratch(plan.backward.grad_logits);
+    c.grad_inv_rms = scratch(plan.backward.factors);
+    c.partials = doubles(plan.backward.coefficients);
+    c.scratch = scratch(plan.backward.map);
+    ReadAdjoint read;
+    if (!weights_given()) read.dots = scratch(plan.backward.dots);
+    read.pieces = plan.dot_pieces;
+    read.features = static_cast<float>(args.project->shape.features());
+    read.eps = static_cast<float>(args.project->eps);
+    read.eps_position = args.project->eps_position;
+    return dispatch_map(c.settings.map, [&](auto map) {
+      return map_backward<typename decltype(map)::type>(c, read, plan.coefficients, stream);
     });
   }
 
@@ -411,14 +415,17 @@ struct Backward {
     if (status != Status::kOk) return status;
     CoefficientsBackwardArgs c = *args.coefficients;
     c.partials = doubles(plan.backward.coefficients);
-    return coefficient_parameters(c, plan.adjoint.grid_x, stream);
+    return coefficient_parameters(c, plan.coefficients.partials, stream);
   }
 
   Status queue() const {
     if (!plan.fused) return boundary_chain_backward(args, shape, stream);
     Status status = Status::kOk;
     if (state.tokens > 0) {
-      if (args.project) status = queue_adjoint();
+      if (args.project) {
+        if (!weights_given()) status = queue_dots();
+        if (status == Status::kOk) status = queue_adjoint();
+      }
       if (status == Status::kOk) status = queue_fragments();
       if (status == Status::kOk) status = queue_gradients();
       if (status == Status::kOk && (args.write || weights_given())) status = queue_token_sums();

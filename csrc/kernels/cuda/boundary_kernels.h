@@ -1,5 +1,5 @@
 // What boundary's launchers hand to its kernels, and the functions that queue them. Each is
-// compiled in files of its own: boundary_write_<dtype>.cu, boundary_map_<name>.cu,
+// compiled in files of its own: boundary_write_<dtype>.cu, boundary_dots.cu,
 // boundary_gradients_<dtype>.cu.
 #pragma once
 
@@ -23,32 +23,15 @@ struct BoundaryWriteArgs {
   float* sums;  // out [parts, rows, K + 1], the squares last
 };
 
-/// The second kernel of the forward: the parts added, coefficients, and the read.
-struct BoundaryReadArgs {
-  CoefficientsArgs coefficients;  // logits and inv_rms: out too
-  ProjectArgs project;            // x, phi, norm_weight and workspace unused
-  float features;                 // of a row of project
-  ReadArgs read;                  // u null: done
-  const float* sums;              // [parts, rows, K + 1]
-  int64_t parts;
-  int tokens_per_tile;
-  bool block_per_token, whole_vectors;
-};
-
-/// The first kernel of the backward: grad_u . X', and the adjoint of the coefficients.
-struct BoundaryAdjointArgs {
+/// The first kernel of the backward.
+struct BoundaryDotsArgs {
   MixWriteArgs state;  // y none: x is X'; x_out unused
-  RowsView grad_u;     // data null: the weights were given
-  // grad_h_pre: beside grad_u . X'. grad_inv_rms: out, the factor of X' in G.
-  CoefficientsBackwardArgs coefficients;
-  float features;  // of a row of project
-  float eps;
-  EpsPosition eps_position;
-  int tokens_per_tile;
-  bool block_per_token, whole_vectors;
+  RowsView grad_u;
+  int64_t pieces, piece_vectors;
+  float* dots;  // out [pieces, tokens, n]
 };
 
-/// The second kernel of the backward.
+/// The last kernel of the backward over the streams.
 struct BoundaryGradientsArgs {
   MixWriteArgs state;    // y none: x is X'; x_out unused
   StreamsView grad_out;  // grad_x', none without y
@@ -85,11 +68,7 @@ constexpr int kBoundaryTiles = kN == 4   ? 4
 template <class S>
 Status boundary_write(const BoundaryWriteArgs& args, const BoundaryPlan& plan, Stream stream);
 
-template <class Map>
-Status boundary_read(const BoundaryReadArgs& args, const BoundaryPlan& plan, Stream stream);
-
-template <class Map>
-Status boundary_adjoint(const BoundaryAdjointArgs& args, const BoundaryPlan& plan, Stream stream);
+Status boundary_dots(const BoundaryDotsArgs& args, const BoundaryPlan& plan, Stream stream);
 
 template <class S>
 Status boundary_gradients(const BoundaryGradientsArgs& args, const BoundaryPlan& plan,

@@ -13,17 +13,18 @@ struct LogitAdjoint {
   float alpha, bias;  // to the parameters
 };
 
-__device__ __forceinline__ LogitAdjoint logit_adjoint(const TokenLogits& logits, int k, float grad,
-                                                      const ActivationSettings& a, int group) {
-  const ActivatedLogit logit = logits.activate(k, a, group);
-  const float of_value = grad * static_cast<float>(a.factor);
+/// logit: as activated, `raw` before its inverse rms.
+__device__ __forceinline__ LogitAdjoint logit_adjoint(const LogitActivation& a,
+                                                      const ActivatedLogit& logit, float raw,
+                                                      float rms, float grad) {
+  const float of_value = grad * a.factor;
   const float sloped = of_value * activation_slope(a.kind, logit.acted);
   LogitAdjoint to;
   to.bias = a.outside ? of_value : sloped;
   to.alpha = to.bias * (a.outside ? logit.acted : logit.z);
-  const float of_z = sloped * logits.alpha[group];
-  to.logit = of_z * logits.rms(k);
-  to.rms = of_z * logits.row[logits.place(k)];
+  const float of_z = sloped * a.scale;
+  to.logit = of_z * rms;
+  to.rms = of_z * raw;
   return to;
 }
 
@@ -54,56 +55,7 @@ struct TokenGradients {
   }
 };
 
-/// What one token gives to alpha and bias, by logit.
-template <int kN>
-struct ParameterTerms {
-  float alpha[CoefficientSizes<kN>::kLogits] = {}, bias[CoefficientSizes<kN>::kLogits] = {};
-};
-
-/// Token t in registers.
-template <class Map, int kN>
-__device__ __forceinline__ void token_backward(const CoefficientsBackwardArgs& args, int mix_count,
-                                               int64_t t, StridedScratch scratch,
-                                               ParameterTerms<kN>& terms) {
-  const TokenLogits logits(args, kN, mix_count, t);
-  const TokenGradients gradients(args, logits, t);
-  float of_rms = 0, of_stream_rms[kN] = {};
-  const auto adjoint = [&](int k, float grad, const ActivationSettings& a, int group) {
-    const LogitAdjoint to = logit_adjoint(logits, k, grad, a, group);
-    terms.alpha[k] = to.alpha;
-    terms.bias[k] = to.bias;
-    gradients.grad_logits[logits.place(k)] = to.logit;
-    // Both: a choice between them would need their addresses.
-    of_stream_rms[k % kN] += to.rms;
-    of_rms += to.rms;
-  };
-  // The map comes first, so that its registers are free again.
-  [[maybe_unused]] float mix[CoefficientSizes<kN>::kMix], grad_mix[CoefficientSizes<kN>::kMix];
-  if constexpr (kHasMix<Map>) {
-    logits.for_mix<kN>([&](int k, int m, const ActivationSettings& a, int group) {
-      mix[m] = logits.activate(k, a, group).value;
-    });
-    Map::template backward<kN, float>(args.settings.map_settings, kN, mix, gradients.grad_res,
-                                      grad_mix, scratch);
-  }
-  logits.for_gates<kN>([&](int k, const ActivationSettings& a, int group) {
-    adjoint(k, gradients.gate(k, kN), a, group);
-  });
-  if constexpr (kHasMix<Map>) {
-    logits.for_mix<kN>([&](int k, int m, const ActivationSettings& a, int group) {
-      adjoint(k, grad_mix[m], a, group);
-    });
-  }
-  if (!gradients.grad_inv_rms) return;
-  if (!gradients.per_stream) {
-    gradients.grad_inv_rms[0] = of_rms;
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < kN; ++i) gradients.grad_inv_rms[i] = of_stream_rms[i];
-}
-
-/// A token that is not in registers: first the map, then logit by logit.
+/// First the map, then logit by logit.
 class SharedTokenAdjoint {
  public:
   /// n numbers of `arrays` are the sums per stream.
@@ -133,10 +85,11 @@ class SharedTokenAdjoint {
   __device__ __forceinline__ LogitAdjoint step(int k) {
     const CoefficientSettings& s = logits_.settings;
     const int n = logits_.n, place = logits_.place(k);
-    const LogitAdjoint to = k < 2 * n ? logit_adjoint(logits_, k, gradients_.gate(k, n),
-                                                      k < n ? s.read : s.write, k < n ? 0 : 1)
-                                      : logit_adjoint(logits_, k, gradients_.grad_logits[place],
-                                                      s.mix, groups_.at(k - 2 * n));
+    const LogitActivation a = k < 2 * n ? logits_.activation(k, k < n ? s.read : s.write, k >= n)
+                                        : logits_.activation(k, s.mix, groups_.at(k - 2 * n));
+    const float grad = k < 2 * n ? gradients_.gate(k, n) : gradients_.grad_logits[place];
+    const float raw = logits_.row[place], rms = logits_.rms(k);
+    const LogitAdjoint to = logit_adjoint(a, a(raw, rms), raw, rms, grad);
     gradients_.grad_logits[place] = to.logit;
     if (gradients_.per_stream) {
       of_stream_rms_[k % n] += to.rms;

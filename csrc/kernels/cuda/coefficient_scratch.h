@@ -23,26 +23,16 @@ struct StridedScratch {
 using SharedArray = maps::Interleaved<float, kWarpThreads>;
 using SharedScratch = maps::InterleavedScratch<float, kWarpThreads, StridedScratch>;
 
-template <int kN>
-using ThreadScratch = std::conditional_t<kInRegisters<kN>, StridedScratch, SharedScratch>;
-
-/// This thread's part of a launch's scratch, for the threads of one warp per block.
-__device__ __forceinline__ StridedScratch thread_scratch(void* scratch) {
-  const int64_t thread = int64_t{blockIdx.x} * kWarpThreads + lane();
-  return {static_cast<float*>(scratch) + thread, int64_t{gridDim.x} * kWarpThreads};
-}
-
-template <int kN>
-__device__ __forceinline__ ThreadScratch<kN> thread_scratch(const CoefficientsPass& pass,
-                                                            void* scratch) {
+/// This thread's part of a launch's memory, for the threads of one warp per block.
+__device__ __forceinline__ SharedScratch thread_scratch(const CoefficientsPass& pass,
+                                                        void* scratch) {
   float* const shared = dynamic_shared<float>() + lane();
   StridedScratch kept{shared + pass.arrays * kWarpThreads, kWarpThreads};
-  if (!pass.keeps_in_shared) kept = thread_scratch(scratch);
-  if constexpr (kInRegisters<kN>) {
-    return kept;
-  } else {
-    return {shared, kept};
+  if (!pass.keeps_in_shared) {
+    const int64_t thread = int64_t{blockIdx.x} * kWarpThreads + lane();
+    kept = {static_cast<float*>(scratch) + thread, int64_t{gridDim.x} * kWarpThreads};
   }
+  return {shared, kept};
 }
 
 }  // namespace hyperstreams::cuda

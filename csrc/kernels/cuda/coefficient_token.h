@@ -21,10 +21,24 @@ struct ActivatedLogit {
   float value;  // h, or what the map is given
 };
 
-__device__ __forceinline__ float activation(ActivationKind kind, float x) {
-  if (kind == ActivationKind::kSigmoid) return 1 / (1 + maps::exp(-x));
-  if (kind == ActivationKind::kTanh) return maps::tanh(x);
-  return x;
+/// Of numbers that are activated alike.
+template <int kCount>
+__device__ __forceinline__ void activations(ActivationKind kind, const float (&x)[kCount],
+                                            float (&acted)[kCount]) {
+  if (kind == ActivationKind::kSigmoid) {
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) {
+      // At most 1, whatever x.
+      const float power = maps::exp(-fabsf(x[j])), inverse = reciprocal(1 + power);
+      acted[j] = x[j] < 0 ? power * inverse : inverse;
+    }
+  } else if (kind == ActivationKind::kTanh) {
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) acted[j] = maps::tanh(x[j]);
+  } else {
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) acted[j] = x[j];
+  }
 }
 
 /// Derivative of the activation where it has this value.
@@ -32,6 +46,52 @@ __device__ __forceinline__ float activation_slope(ActivationKind kind, float val
   if (kind == ActivationKind::kSigmoid) return value * (1 - value);
   if (kind == ActivationKind::kTanh) return fmaf(-value, value, 1);
   return 1;
+}
+
+/// How one logit is activated.
+struct LogitActivation {
+  ActivationKind kind;
+  bool outside;
+  float factor, offset, scale, bias;
+
+  __device__ __forceinline__ void start(const ActivationSettings& settings, float alpha,
+                                        float of_logit) {
+    kind = settings.kind;
+    outside = settings.outside;
+    factor = static_cast<float>(settings.factor);
+    offset = static_cast<float>(settings.offset);
+    scale = alpha;
+    bias = of_logit;
+  }
+
+  /// Logits of several tokens.
+  template <int kCount>
+  __device__ __forceinline__ void activate(const float (&logit)[kCount], const float (&rms)[kCount],
+                                           ActivatedLogit (&to)[kCount]) const {
+    float x[kCount], acted[kCount];
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) {
+      to[j].z = logit[j] * rms[j];
+      x[j] = outside ? to[j].z : fmaf(scale, to[j].z, bias);
+    }
+    activations(kind, x, acted);
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) {
+      to[j].acted = acted[j];
+      to[j].value = fmaf(factor, outside ? fmaf(scale, acted[j], bias) : acted[j], offset);
+    }
+  }
+  __device__ __forceinline__ ActivatedLogit operator()(float logit, float rms) const {
+    const float logits[1] = {logit}, of_token[1] = {rms};
+    ActivatedLogit to[1];
+    activate(logits, of_token, to);
+    return to[0];
+  }
+};
+
+/// Where joint logit k stands in a token's row.
+__device__ __forceinline__ int logit_place(const CoefficientSettings& settings, int n, int k) {
+  return settings.per_stream ? k % n * (2 + n) + k / n : k;
 }
 
 /// The group of one mixer logit after the other, from the first on.
@@ -70,43 +130,26 @@ struct TokenLogits {
         alpha(static_cast<const float*>(args.alpha)),
         bias(static_cast<const float*>(args.bias)) {}
 
-  /// Where joint logit k stands in the row, and which stream it belongs to when per_stream.
-  __device__ __forceinline__ int place(int k) const {
-    return settings.per_stream ? k % n * (2 + n) + k / n : k;
-  }
+  __device__ __forceinline__ int place(int k) const { return logit_place(settings, n, k); }
   __device__ __forceinline__ float rms(int k) const {
     return inv_rms ? inv_rms[settings.per_stream ? k % n : 0] : 1;
   }
 
-  __device__ __forceinline__ ActivatedLogit activate(int k, const ActivationSettings& a,
-                                                     int group) const {
-    ActivatedLogit logit;
-    logit.z = row[place(k)] * rms(k);
-    const float scale = alpha[group];
-    const float x = a.outside ? logit.z : fmaf(scale, logit.z, bias[k]);
-    logit.acted = activation(a.kind, x);
-    const float h = a.outside ? fmaf(scale, logit.acted, bias[k]) : logit.acted;
-    logit.value = fmaf(static_cast<float>(a.factor), h, static_cast<float>(a.offset));
-    return logit;
+  __device__ __forceinline__ LogitActivation activation(int k, const ActivationSettings& a,
+                                                        int group) const {
+    LogitActivation of_logit;
+    of_logit.start(a, alpha[group], bias[k]);
+    return of_logit;
+  }
+  __device__ __forceinline__ float activate(int k, const ActivationSettings& a, int group) const {
+    return activation(k, a, group)(row[place(k)], rms(k)).value;
   }
 
   /// Calls f(k, activation, group) for the read and write logits k.
-  template <int kN, class F>
+  template <class F>
   __device__ __forceinline__ void for_gates(const F& f) const {
-    [[maybe_unused]] constexpr int kUnroll = kInRegisters<kN> ? 2 * kN : 1;
-#pragma unroll(kUnroll)
+#pragma unroll 1
     for (int k = 0; k < 2 * n; ++k) f(k, k < n ? settings.read : settings.write, k < n ? 0 : 1);
-  }
-
-  /// Calls f(k, m, activation, group) for the mixer's logits m = k - 2n, in order.
-  template <int kN, class F>
-  __device__ __forceinline__ void for_mix(const F& f) const {
-    static_assert(kInRegisters<kN>);
-    MixGroups groups(settings);
-#pragma unroll
-    for (int m = 0; m < CoefficientSizes<kN>::kMix; ++m) {
-      if (m < mix_count) f(2 * n + m, m, settings.mix, groups.at(m));
-    }
   }
 };
 
@@ -115,7 +158,7 @@ struct MixInput {
   const TokenLogits& logits;
   __device__ __forceinline__ float operator[](int m) const {
     const int group = MixGroups(logits.settings).at(m);
-    return logits.activate(2 * logits.n + m, logits.settings.mix, group).value;
+    return logits.activate(2 * logits.n + m, logits.settings.mix, group);
   }
 };
 

@@ -1,23 +1,24 @@
-// coefficients on CUDA, forward and backward: the activation stage and the map of one token per
-// thread, from the source that the CPU runs in lanes (hyperstreams/maps).
+// coefficients on CUDA, forward and backward: the activation stage and the map, from the source
+// that the CPU runs in lanes (hyperstreams/maps).
 //
 //   inside:   a[k] = factor act(alpha z[k] + b[k]) + offset      z = logits * inv_rms
 //   outside:  a[k] = factor (alpha act(z[k]) + b[k]) + offset
 //   h_pre = a[0, n), h_post = a[n, 2n), h_res = map(a[2n, K))
 //
-// A block is one warp, 32 tokens at a time, so that few tokens still reach every multiprocessor and
-// no barrier is needed. Up to n = 4 a token's logits and matrices are in registers; above, a map
-// evaluates the activation at every read and has its arrays in shared memory, element k of all
-// threads together. What a map must keep (Sinkhorn's scales of every round) is in shared memory
-// too, or in scratch where it does not fit.
+// All is latency: a token is a few hundred bytes. Up to n = 4 a block takes 32 tokens
+// (coefficient_tile.h): a lane per logit for the activation, a thread or, for sinkhorn, 4 lanes per
+// token for the map. Above, a block is one warp with a token per thread; a map evaluates the
+// activation at every read and has its arrays in shared memory, element k of all threads together.
+// What a map must keep (Sinkhorn's scales of every round) is in shared memory, or in scratch where
+// it does not fit.
 //   Forward: K + 1 floats read and 2n + n n written per token; backward 2K + 2n + n n + 2, and
 //   above n = 4 the map's gradient once more through the cache.
 // Backward evaluates the activation and the map again and takes the exact adjoint of the finite
 // algorithm.
 //
 // Deterministic: a token's outputs do not depend on the tokens beside it. grad_alpha and grad_bias:
-// each block adds its tokens, warp by warp in ascending order, into one row of partials [2, K], the
-// terms of alpha by logit; a second kernel adds the rows, and the logits of each alpha.
+// each block adds its tokens in an order that their number fixes, into one row of partials [2, K],
+// the terms of alpha by logit; a second kernel adds the rows, and the logits of each alpha.
 // The kernels are templates over the map and n = 1, 2, 3, 4, 8 or any (permutation, spectral: every
 // n): coefficient_kernels.h, compiled by map_<name>.cu. One more here.
 #include "hyperstreams/coefficients.h"
@@ -30,11 +31,14 @@
 namespace hyperstreams::cuda {
 namespace {
 
-/// Block b, one warp, of 2 + mix_groups + K: alpha of group b, then the biases.
-__global__ void __launch_bounds__(kWarpThreads)
+constexpr int kParameterThreads = 512;
+
+/// Block b of 2 + mix_groups + K: alpha of group b, then the biases. Thread r adds numbers r,
+/// r + 512, ... of its columns, row by row, then the block its threads.
+__global__ void __launch_bounds__(kParameterThreads)
     parameter_gradients_kernel(const __grid_constant__ CoefficientSettings settings,
                                const double* partials,  // [parts, 2, K]
-                               int64_t parts, int logits,
+                               int parts, int logits,
                                float* grad_alpha,   // [2 + mix_groups]
                                float* grad_bias) {  // [K]
   const int groups = 2 + settings.mix_groups;
@@ -49,13 +53,13 @@ __global__ void __launch_bounds__(kWarpThreads)
       end += g == 1 ? settings.n_streams : settings.mix_group_sizes[g - 2];
     }
   }
+  const int columns = end - begin;
   double sum = 0;
-  for (int k = begin; k < end; ++k) {
-    for (int64_t part = threadIdx.x; part < parts; part += kWarpThreads) {
-      sum += partials[part * 2 * logits + k];
-    }
+#pragma unroll 8
+  for (int i = static_cast<int>(threadIdx.x); i < parts * columns; i += kParameterThreads) {
+    sum += partials[int64_t{i / columns} * 2 * logits + begin + i % columns];
   }
-  sum = warp_sum(sum);
+  sum = block_sum<kParameterThreads>(sum, shared<BlockSumStorage<double, kParameterThreads>>());
   if (threadIdx.x != 0) return;
   (group < groups ? grad_alpha[group] : grad_bias[group - groups]) = static_cast<float>(sum);
 }
@@ -65,9 +69,10 @@ __global__ void __launch_bounds__(kWarpThreads)
 Status coefficient_parameters(const CoefficientsBackwardArgs& args, int64_t parts, Stream stream) {
   const CoefficientSettings& s = args.settings;
   const int logits = 2 * s.n_streams + mix_logit_count(s.map, s.map_settings, s.n_streams);
-  const LaunchShape shape{2 + s.mix_groups + logits, 1, kWarpThreads, 1};
-  return launch(parameter_gradients_kernel, shape, stream, s, args.partials, parts, logits,
-                static_cast<float*>(args.grad_alpha), static_cast<float*>(args.grad_bias));
+  const LaunchShape shape{2 + s.mix_groups + logits, 1, kParameterThreads, 1};
+  return launch(parameter_gradients_kernel, shape, stream, s, args.partials,
+                static_cast<int>(parts), logits, static_cast<float*>(args.grad_alpha),
+                static_cast<float*>(args.grad_bias));
 }
 
 Status coefficients_forward(const CoefficientsArgs& args, Stream stream) {
@@ -75,7 +80,7 @@ Status coefficients_forward(const CoefficientsArgs& args, Stream stream) {
   if (args.tokens == 0) return Status::kOk;
   const CoefficientsPlan plan = plan_coefficients(args.tokens, args.settings);
   return dispatch_map(args.settings.map, [&](auto map) {
-    return map_forward<typename decltype(map)::type>(args, plan, stream);
+    return map_forward<typename decltype(map)::type>(args, LogitParts{}, plan, stream);
   });
 }
 
@@ -85,7 +90,7 @@ Status coefficients_backward(const CoefficientsBackwardArgs& args, Stream stream
   const CoefficientsPlan plan = plan_coefficients(args.tokens, s);
   if (args.tokens > 0) {
     const Status status = dispatch_map(s.map, [&](auto map) {
-      return map_backward<typename decltype(map)::type>(args, plan, stream);
+      return map_backward<typename decltype(map)::type>(args, ReadAdjoint{}, plan, stream);
     });
     if (status != Status::kOk) return status;
   }

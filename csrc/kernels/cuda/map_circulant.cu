@@ -1,4 +1,4 @@
-// coefficients with the circulant map, one token per thread.
+// coefficients with the circulant map.
 #include "hyperstreams/maps/circulant.h"
 
 #include "coefficient_kernels.h"

@@ -1,4 +1,4 @@
-// coefficients with the free map, one token per thread.
+// coefficients with the free map.
 #include "hyperstreams/maps/free.h"
 
 #include "coefficient_kernels.h"

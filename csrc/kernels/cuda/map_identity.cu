@@ -1,4 +1,4 @@
-// coefficients with the identity map, one token per thread.
+// coefficients with the identity map.
 #include "hyperstreams/maps/identity.h"
 
 #include "coefficient_kernels.h"

@@ -1,4 +1,4 @@
-// coefficients with the kronecker map, one token per thread.
+// coefficients with the kronecker map.
 #include "hyperstreams/maps/kronecker.h"
 
 #include "coefficient_kernels.h"

@@ -1,4 +1,4 @@
-// coefficients with the permutation map, one token per thread.
+// coefficients with the permutation map.
 #include "hyperstreams/maps/permutation.h"
 
 #include "coefficient_kernels.h"

@@ -1,4 +1,4 @@
-// coefficients with the sinkhorn map, one token per thread.
+// coefficients with the sinkhorn map.
 #include "hyperstreams/maps/sinkhorn.h"
 
 #include "coefficient_kernels.h"

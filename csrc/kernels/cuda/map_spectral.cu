@@ -1,4 +1,4 @@
-// coefficients with the spectral map, one token per thread.
+// coefficients with the spectral map.
 #include "hyperstreams/maps/spectral.h"
 
 #include "coefficient_kernels.h"

@@ -83,6 +83,9 @@ __device__ __forceinline__ T warp_shuffle(T value, int source) {
   return __shfl_sync(kAllLanes, value, source);
 }
 
+/// Whether any lane's value is true. Every lane takes part.
+__device__ __forceinline__ bool warp_any(bool value) { return __any_sync(kAllLanes, value); }
+
 /// Sum over the warp, valid in lane 0. Every lane takes part.
 template <class T>
 __device__ __forceinline__ T warp_sum(T value) {

@@ -1,6 +1,7 @@
 // Stored types and their conversion to and from float, rounding to nearest even.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #ifdef __CUDACC__
@@ -55,6 +56,18 @@ __device__ __forceinline__ Float16 from_float<Float16>(float value) {
   return {__half_as_ushort(__float2half_rn(value))};
 #else
   return {emulation::float_to_half(value)};
+#endif
+}
+
+/// 1 / x to within a rounding, without the branch of the division; where either is not a normal
+/// number, NaN or that, or 0 or infinite.
+__device__ __forceinline__ float reciprocal(float x) {
+#ifdef __CUDACC__
+  float approximate;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(approximate) : "f"(x));
+  return fmaf(approximate, fmaf(-x, approximate, 1.0f), approximate);
+#else
+  return 1 / x;
 #endif
 }
 

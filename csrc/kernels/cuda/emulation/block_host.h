@@ -93,6 +93,14 @@ T warp_shuffle(T value, int source, int line = __builtin_LINE()) {
   return received;
 }
 
+inline bool warp_any(bool value, int line = __builtin_LINE()) {
+  const void* gathered[kWarpThreads];
+  emulation::gather_warp(&value, sizeof(value), gathered, line);
+  bool any = false;
+  for (const void* each : gathered) any |= *static_cast<const bool*>(each);
+  return any;
+}
+
 template <class T>
 T warp_sum(T value, int line = __builtin_LINE()) {
   for (int delta = 1; delta < kWarpThreads; delta *= 2) {

@@ -13,7 +13,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = 8;
 constexpr int64_t kWarp = 32;
-constexpr int kMapThreads = 256;
 constexpr int kMaxFusedStreams = 4;
 constexpr int64_t kChunk = 32;
 // Parts of the channels: enough blocks where the tokens alone do not fill a device, few enough that
@@ -24,17 +23,12 @@ constexpr int64_t kMaxParts = 6;
 constexpr int64_t kFewPartsChunks = 48;
 constexpr int64_t kGroupTokens = 16;
 constexpr int64_t kMultiprocessors = 132;
-// Two blocks on each of 132 multiprocessors.
-constexpr int64_t kFullDevice = 264;
-// A map's warp has a token per thread.
-constexpr int64_t kMaxTileTokens = 32;
-constexpr int64_t kMinTileTokens = 4;
+constexpr int kDotThreads = 128;
+// Vectors of 16 bytes that a warp sums for one token at most.
+constexpr int64_t kPieceVectors = 128;
 // Up to so many tokens, phi is read once anyway.
 constexpr int64_t kDirectTokens = 512;
-constexpr int64_t kMaxScratchBytes = int64_t{64} << 20;
 constexpr int64_t kMaxPartials = 1024;
-// A block of the gradients fills a multiprocessor.
-constexpr int64_t kMultiprocessors = 132;
 constexpr int64_t kMaxPhiBytes = int64_t{32} << 20;
 // 4 words of each of 3 pieces, for every lane.
 constexpr int64_t kFragmentFloats = 3 * kWarp * 4;
@@ -42,12 +36,14 @@ constexpr int64_t kFragmentFloats = 3 * kWarp * 4;
 /// Logits in 8s that the kernels for this n take.
 int64_t most_tiles(int n_streams) { return n_streams == 4 ? 4 : n_streams == 3 ? 2 : 1; }
 
-/// Blocks of the maps' kernels: a tile each at first, with scratch for every map thread.
-LaunchShape map_launch(int64_t tiles, int64_t most, int64_t map_scratch) {
-  if (map_scratch > 0) {
-    most = std::min(most, std::max<int64_t>(kMaxScratchBytes / (map_scratch * kWarp * 4), 1));
-  }
-  return {std::min(tiles, most), 1, kMapThreads, 1};
+/// The read's sums: tokens and pieces of their channels, whose places width and dtype fix.
+void plan_dots(const BoundaryShape& s, BoundaryPlan& plan) {
+  const int64_t vectors = row_vectors(s.width, s.dtype, 16).count;
+  const int64_t pieces = ceil_div(vectors, kPieceVectors);
+  plan.piece_vectors = ceil_div(ceil_div(vectors, pieces), kWarp) * kWarp;
+  plan.dot_pieces = ceil_div(vectors, plan.piece_vectors);
+  plan.dots = {std::min(ceil_div(s.tokens * plan.dot_pieces, kDotThreads / kWarp), kMaxGridX), 1,
+               kDotThreads, 1};
 }
 
 /// Warps of a block and parts that it takes so that the multiprocessor with the most work has the
@@ -55,9 +51,9 @@ LaunchShape map_launch(int64_t tiles, int64_t most, int64_t map_scratch) {
 void plan_staged_write(const BoundaryShape& s, BoundaryPlan& plan) {
   const int64_t most_warps = s.dtype == DType::kBFloat16 ? 12 : 8;
   int64_t warps = 0, least = 0;
-  for (int64_t parts = plan.parts; parts >= 1; --parts) {
-    if (plan.parts % parts != 0) continue;
-    for (int64_t w = most_warps; w >= 1; --w) {
+  for (int64_t w = most_warps; w >= 1; --w) {
+    for (int64_t parts = plan.parts; parts >= 1; --parts) {
+      if (plan.parts % parts != 0) continue;
       const int64_t blocks = ceil_div(s.tokens, w * kGroupTokens) * (plan.parts / parts);
       const int64_t load = ceil_div(blocks, kMultiprocessors) * w * parts;
       if (warps > 0 && load >= least) continue;
@@ -101,7 +97,7 @@ void plan_forward(const BoundaryShape& s, BoundaryPlan& plan) {
   ScratchLayout layout;
   plan.forward.weights = layout.take(may_need_fragments ? fragments * kFragmentFloats : 0);
   plan.forward.sums = layout.take(s.logits == 0 ? 0 : plan.parts * rows * (s.logits + 1));
-  plan.forward.map = layout.take(plan.read.grid_x * kWarp * s.map_forward);
+  plan.forward.map = layout.take(plan.coefficients.forward.scratch);
   plan.forward.size = layout.size();
 }
 
@@ -152,12 +148,13 @@ void plan_backward(const BoundaryShape& s, BoundaryPlan& plan) {
   plan.backward.groups = layout.take(plan.groups * plan.group_vectors * 4);
   plan.backward.grad_logits = layout.take(rows * s.logits);
   plan.backward.factors = layout.take(s.logits == 0 ? 0 : rows);
+  plan.backward.dots = layout.take(s.logits == 0 ? 0 : plan.dot_pieces * s.tokens * n);
   plan.backward.sums = layout.take(plan.slabs * s.tokens * sums);
   plan.backward.phi = layout.take(plan.token_parts * s.logits * features);
   plan.backward.bias = layout.take(plan.token_parts * s.width);
-  plan.backward.coefficients = layout.take(plan.adjoint.grid_x * 4 * s.coefficients);
+  plan.backward.coefficients = layout.take(plan.coefficients.partials * 4 * s.coefficients);
   plan.backward.tokens = layout.take(plan.sums.grid_x * 2 * sums);
-  plan.backward.map = layout.take(plan.adjoint.grid_x * kWarp * s.map_backward);
+  plan.backward.map = layout.take(plan.coefficients.backward.scratch);
   plan.backward.size = layout.size();
 }
 
@@ -174,8 +171,6 @@ BoundaryShape boundary_shape(int64_t tokens, int n_streams, int64_t width, DType
   shape.coefficients = 2 * n_streams + mix_logit_count(next->map, next->map_settings, n_streams);
   shape.per_stream = next->per_stream;
   shape.logits = next->per_stream ? 2 + n_streams : shape.coefficients;
-  shape.map_forward = mix_forward_space(next->map, next->map_settings, n_streams).kept;
-  shape.map_backward = mix_backward_space(next->map, next->map_settings, n_streams).kept;
   shape.single = plan_coefficients(tokens, *next);
   return shape;
 }
@@ -194,16 +189,8 @@ BoundaryPlan plan_boundary(const BoundaryShape& s, int64_t alignment) {
   plan.tiles = static_cast<int>(s.per_stream                     ? 1
                                 : s.n_streams == 4 && tiles <= 3 ? 3
                                                                  : most_tiles(s.n_streams));
-  // As many tiles as blocks that run at once, or a multiple of it.
-  const int64_t rounds = std::max<int64_t>(ceil_div(s.tokens, kFullDevice * kMaxTileTokens), 1);
-  plan.tokens_per_tile = static_cast<int>(
-      std::clamp(ceil_div(s.tokens, kFullDevice * rounds), kMinTileTokens, kMaxTileTokens));
-  const int64_t vectors = row_vectors(s.width, s.dtype, 16).count;
-  plan.block_per_token = plan_owners(s.tokens, vectors, false).threads_per_token != kWarp;
-  plan.read_block_per_token = s.tokens < 7 * kFullDevice / 2;
-  const int64_t map_tiles = s.logits == 0 ? 0 : ceil_div(s.tokens, plan.tokens_per_tile);
-  plan.read = map_launch(map_tiles, kMaxGridX, s.map_forward);
-  plan.adjoint = map_launch(map_tiles, kMaxPartials, s.map_backward);
+  if (s.logits > 0) plan.coefficients = s.single;
+  plan_dots(s, plan);
   plan_forward(s, plan);
   plan_backward(s, plan);
   return plan;
