@@ -95,15 +95,19 @@ def kinds(tokens: int, n: int, width: int, dtype: torch.dtype) -> list[Case]:
 
 
 def check(case: Case) -> None:
+    """Near to float64; a gradient whose terms cancel, as near as the reference in the same dtype."""
     arguments = case.arguments()
     exact_arguments = {
         name: None if value is None else value.double() for name, value in arguments.items()
     }
     fused = case.results(arguments, "fused")
+    eager = case.results(arguments, "reference")
     exact = case.results(exact_arguments, "reference")
-    for actual, expected in zip(fused, exact, strict=True):
+    for actual, rounded, expected in zip(fused, eager, exact, strict=True):
         error = (actual.double() - expected).norm()
-        assert error <= BOUNDS[case.dtype] * expected.norm() + 1e-5, (case, actual.shape)
+        allowed = BOUNDS[case.dtype] * expected.norm() + 1e-5
+        allowed += 2 * (rounded.double() - expected).norm()
+        assert error <= allowed, (case, actual.shape)
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)

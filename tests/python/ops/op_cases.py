@@ -187,7 +187,9 @@ COEFFICIENTS = {
     "permutation_source_rows": coefficients_with(
         Permutation("source_rows"), sizes=(1, 2, 3, 4, 5), cancelling={1: 32, 2: 32}
     ),
-    "kronecker": coefficients_with("kronecker", sizes=(1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 15, 16)),
+    "kronecker": coefficients_with("kronecker", sizes=(1, 2, 3, 4, 6, 8, 9, 10, 12, 15, 16)),
+    # A prime n: the permutation mixer's 5! logits.
+    "kronecker_one_factor": coefficients_with("kronecker", sizes=(5,), cancelling={1: 32, 2: 32}),
     "kronecker_source_rows": coefficients_with(Kronecker((2, 3), "source_rows"), sizes=(6,)),
     "spectral": coefficients_with("spectral", sizes=(1, 2, 3, 4), roundings=8),
     "spectral_gamma": coefficients_with(Spectral(2.0, 0.5), sizes=(3, 4), roundings=8),
