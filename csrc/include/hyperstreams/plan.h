@@ -181,8 +181,8 @@ struct BoundaryBackwardScratch {
 /// How `boundary` is launched, for n <= 4 and up to 32 logits (fused; else op by op). Forward: the
 /// fragments of W, unless direct; X' and its sums, in parts of the channels; the parts added,
 /// coefficients; the read. Backward: the read's sums; coefficients' adjoint; the fragments of W and
-/// of the groups; everything else, in slabs of the channels and parts of the tokens; sums over slabs
-/// and over parts.
+/// of the groups; everything else, in slabs of the channels and parts of the tokens; sums over
+/// slabs and over parts.
 struct BoundaryPlan {
   bool fused;
   bool whole_vectors;  // X, y, phi, ... in 16-byte accesses

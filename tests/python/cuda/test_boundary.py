@@ -95,7 +95,7 @@ def kinds(tokens: int, n: int, width: int, dtype: torch.dtype) -> list[Case]:
 
 
 def check(case: Case) -> None:
-    """Near to float64; a gradient whose terms cancel, as near as the reference in the same dtype."""
+    """Near to float64, and where terms cancel as near as the reference in the same dtype."""
     arguments = case.arguments()
     exact_arguments = {
         name: None if value is None else value.double() for name, value in arguments.items()
