@@ -201,8 +201,10 @@ py::dict plan_boundary(const Sizes& s) {
   CoefficientSettings settings = {};
   settings.n_streams = s.n_streams;
   settings.map = MapKind::kFree;
-  const auto made = cuda::plan_boundary(
-      cuda::boundary_shape(s.tokens, s.n_streams, s.width, s.dtype, &settings), s.alignment);
+  const auto made =
+      cuda::plan_boundary(cuda::boundary_shape(s.tokens, s.n_streams, s.width, s.dtype, &settings,
+                                               cuda::kMostSharedBytes),
+                          s.alignment);
   py::dict found;
   found["fused"] = made.fused;
   found["forward_workspace"] = made.forward.size;

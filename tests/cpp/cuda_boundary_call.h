@@ -109,8 +109,10 @@ class BoundaryCall {
     Guarded<float> grad_alpha(with(next, static_cast<int64_t>(alpha_.size())));
     Guarded<float> grad_bias(with(next, logit_count_)),
         grad_weights(with(c_.gives_weights, rows * n_));
-    const BoundaryPlan plan = plan_boundary(
-        boundary_shape(c_.tokens, n_, c_.width, kDType<S>, next ? &c_.settings : nullptr), 2);
+    const BoundaryPlan plan =
+        plan_boundary(boundary_shape(c_.tokens, n_, c_.width, kDType<S>,
+                                     next ? &c_.settings : nullptr, block_shared_limit()),
+                      2);
     BoundaryPlan forward_plan = plan;
     const bool changed = change(forward_plan);
     Guarded<uint4> forward_scratch(forward_plan.forward.size / 4), scratch(plan.backward.size / 4);

@@ -290,7 +290,11 @@ class Problem : public BoundaryCall<S, Y> {
 
   // Relative errors: of sums kept in float, of what is rounded to S, of what follows the maps.
   // Op by op, G itself is rounded to S.
-  bool one_by_one() const { return n_ > 4; }
+  bool one_by_one() const {
+    const CoefficientSettings* next = c_.has_controller ? &c_.settings : nullptr;
+    const int limit = block_shared_limit();
+    return !plan_boundary(boundary_shape(c_.tokens, n_, c_.width, kDType<S>, next, limit), 1).fused;
+  }
   double exact() const { return sizeof(S) == 4 ? 2e-5 : one_by_one() ? 4 * kHalfUlp<S> : 1e-4; }
   double rounded() const { return sizeof(S) == 4 ? 2e-5 : (one_by_one() ? 4 : 1.5) * kHalfUlp<S>; }
   static constexpr double kCoefficients = 2e-4;

@@ -18,6 +18,21 @@ constexpr DType kDType = sizeof(S) == 4                ? DType::kFloat32
                          : std::is_same_v<S, BFloat16> ? DType::kBFloat16
                                                        : DType::kFloat16;
 
+/// The emulated device has so many bytes of shared memory for a block while this lives; a GPU keeps
+/// its own.
+class LimitedSharedMemory {
+ public:
+  explicit LimitedSharedMemory(int bytes) : before_(emulation::shared_limit) {
+    emulation::shared_limit = bytes;
+  }
+  ~LimitedSharedMemory() { emulation::shared_limit = before_; }
+  LimitedSharedMemory(const LimitedSharedMemory&) = delete;
+  LimitedSharedMemory& operator=(const LimitedSharedMemory&) = delete;
+
+ private:
+  int before_;
+};
+
 /// Largest relative error of one rounding to S.
 template <class S>
 constexpr double kHalfUlp = sizeof(S) == 4                ? 6e-8

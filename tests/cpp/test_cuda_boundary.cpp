@@ -78,6 +78,13 @@ TEST(CudaBoundary, IsTheChainOfOpsForManyStreams) {
   check_case<float>({2, 16, cases::settings(5, MapKind::kPermutation, destinations, 0)});
 }
 
+TEST(CudaBoundary, IsTheChainOfOpsWhereSharedMemoryIsSmall) {
+  const LimitedSharedMemory limited(99 << 10);
+  for (const int n : {2, 4}) {
+    for (const Case& c : kinds(3, n, 24)) check_case<BFloat16>(c);
+  }
+}
+
 TEST(CudaBoundary, RunsEveryMap) {
   for (int n = 1; n <= 4; ++n) {
     for (const CoefficientSettings& s : cases::all_settings({n}, {n % 3, (n + 1) % 3})) {
@@ -124,9 +131,10 @@ TEST(CudaBoundary, SameBitsAtAnyAlignmentAndStride) {
 template <class S>
 BoundaryPlan whole_plan(const Case& c) {
   const int n = c.settings.n_streams;
-  BoundaryPlan plan = plan_boundary(
-      boundary_shape(c.tokens, n, c.width, kDType<S>, c.has_controller ? &c.settings : nullptr),
-      16);
+  BoundaryPlan plan =
+      plan_boundary(boundary_shape(c.tokens, n, c.width, kDType<S>,
+                                   c.has_controller ? &c.settings : nullptr, block_shared_limit()),
+                    16);
   // Room for W in fragments.
   plan.forward.weights = plan.forward.size;
   plan.forward.size += plan.weights.grid_x * 8 * 3 * 32 * 4;

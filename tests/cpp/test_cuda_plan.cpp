@@ -1,6 +1,8 @@
 // Launch plans over random shapes: every token and channel is covered once, within the grid limits.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <random>
 
 #include "hyperstreams/plan.h"
@@ -389,13 +391,20 @@ TEST(CudaPlan, BoundaryCoversEverythingOnce) {
     const int n = 1 + static_cast<int>(random() % 5);
     CoefficientSettings settings = map_settings(n, MapKind::kSinkhorn, {{20}, {0, 1}});
     settings.per_stream = random() % 3 == 0;
+    const int limit = (std::array{99, 163, 227})[random() % 3] << 10;
     const BoundaryShape shape = boundary_shape(tokens, n, width, kDTypes[random() % 3],
-                                               random() % 4 == 0 ? nullptr : &settings);
+                                               random() % 4 == 0 ? nullptr : &settings, limit);
     SCOPED_TRACE(::testing::Message()
                  << "T=" << tokens << " n=" << n << " C=" << width << " K=" << shape.logits);
     const BoundaryPlan plan = plan_boundary(shape, int64_t{2} << random() % 4);
     const BoundaryPlan masked = plan_boundary(shape, 1);
-    EXPECT_EQ(plan.fused, n <= 4);
+    EXPECT_EQ(plan.fused, masked.fused);
+    // One stream fits everywhere, four where there is the most.
+    EXPECT_TRUE(plan.fused || limit < kMostSharedBytes || n > 4);
+    EXPECT_TRUE(plan.fused || n > 1);
+    EXPECT_FALSE(plan.fused && n > 4);
+    EXPECT_LE(std::max(plan.write.shared_bytes, plan.gradients.shared_bytes), limit);
+    EXPECT_LE(std::max(masked.write.shared_bytes, masked.gradients.shared_bytes), limit);
     EXPECT_EQ(plan.forward.size, masked.forward.size);  // one scratch serves any alignment
     EXPECT_EQ(plan.backward.size, masked.backward.size);
     if (plan.fused) {

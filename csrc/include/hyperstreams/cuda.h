@@ -14,4 +14,8 @@ enum class Status : int { kOk = 0, kUnsupportedDType = -1, kGridTooLarge = -2 };
 /// One line for people.
 const char* status_message(Status status);
 
+/// Bytes of shared memory that a block can have on the current device: 227 KiB with compute
+/// capability 9.0 and 10.0, 163 with 8.0, 99 with 8.6, 8.9 and 12.0.
+int block_shared_limit();
+
 }  // namespace hyperstreams::cuda

@@ -162,12 +162,16 @@ struct BoundaryShape {
   int64_t logits;        // of a token or, per stream, a stream; 0: no controller
   int64_t coefficients;  // logits of a token
   bool per_stream;
+  int shared_limit;         // of the device, block_shared_limit()
   CoefficientsPlan single;  // of coefficients by itself
 };
 
+/// What a block can have with compute capability 9.0.
+constexpr int kMostSharedBytes = 227 << 10;
+
 /// `next`: the next site's coefficients, or null.
 BoundaryShape boundary_shape(int64_t tokens, int n_streams, int64_t width, DType dtype,
-                             const CoefficientSettings* next);
+                             const CoefficientSettings* next, int shared_limit);
 
 /// Scratch of `boundary`: where each part begins, in floats, and how many there are in all.
 struct BoundaryForwardScratch {
@@ -178,7 +182,8 @@ struct BoundaryBackwardScratch {
       size;
 };
 
-/// How `boundary` is launched, for n <= 4 and up to 32 logits (fused; else op by op). Forward: the
+/// How `boundary` is launched, for n <= 4 and up to 32 logits on a device with enough shared memory
+/// (fused; else op by op). Forward: the
 /// fragments of W, unless direct; X' and its sums, in parts of the channels; the parts added,
 /// coefficients; the read. Backward: the read's sums; coefficients' adjoint; the fragments of W and
 /// of the groups; everything else, in slabs of the channels and parts of the tokens; sums over

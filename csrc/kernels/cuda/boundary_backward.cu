@@ -8,8 +8,8 @@
 // Two kernels over the streams, boundary_dots.cu and boundary_gradients.h, which say who owns what
 // and what moves: (n + 2) + (3n + 3) C elements per token, the first n + 2 only where the read's
 // weights are the coefficients' own. X' is rebuilt from X and y in both. Between them coefficients'
-// adjoint runs, and W comes into fragments; after them three small kernels add slabs of channels
-// and parts of tokens.
+// adjoint runs, and W comes into fragments (boundary_fragments.cu); after them three small kernels
+// add slabs of channels and parts of tokens.
 //
 // Deterministic: all sums have an order that the shape fixes; partial sums are added in order.
 #include <algorithm>
@@ -18,6 +18,7 @@
 #include "boundary_fragments.h"
 #include "boundary_kernels.h"
 #include "boundary_state.h"
+#include "boundary_sums.h"
 #include "coefficient_maps.h"
 #include "column_sums.h"
 #include "dispatch.h"
@@ -27,219 +28,6 @@
 
 namespace hyperstreams::cuda {
 namespace {
-
-constexpr int kThreads = 256;
-constexpr int kPhiThreads = 1024;
-
-struct GradientFragmentArgs {
-  const float *phi, *norm_weight;
-  int64_t streams, width, count;  // of phi; count: of fragments
-  uint4* weights;                 // out
-  int64_t weight_blocks;          // of the grid; the others take groups
-  // Null data: none. Of a write, and of the read.
-  RowsView h_res, h_post, read_weights;
-  const float *grad_logits, *factor;  // [rows, K], [rows]
-  int64_t tokens, groups;
-  int n, n_logits, pieces, sets, tiles;
-  bool per_stream;
-  uint4* out;  // [groups, vectors]
-  int vectors;
-};
-
-/// A warp makes one fragment of W, of each piece.
-__device__ __forceinline__ void weight_fragment_of(const GradientFragmentArgs& args) {
-  const int64_t fragment = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarpThreads;
-  if (fragment >= args.count) return;
-  const int64_t steps = (args.n_logits + kInnerLogits - 1) / kInnerLogits;
-  const int64_t step = fragment % steps, stream = fragment / steps % args.streams;
-  const int64_t block = fragment / steps / args.streams;
-  const int g = lane() / 4, q = lane() % 4;
-  uint32_t word[4][kFloatPieces];
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    const int64_t c = block * kMatrixSize + matrix_channel(g, k / 2);
-    const int64_t logit = step * kInnerLogits + 2 * q + k % 2 * 8, d = stream * args.width + c;
-    float value[2];
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const bool exists = c < args.width && logit + e < args.n_logits;
-      value[e] = exists ? args.phi[(logit + e) * args.streams * args.width + d] : 0;
-      if (exists && args.norm_weight) value[e] *= args.norm_weight[d];
-    }
-    split(value[0], value[1], word[k]);
-  }
-  uint4* out = args.weights + gradient_fragment(block, args.streams, stream, steps, step) + lane();
-#pragma unroll
-  for (int p = 0; p < kFloatPieces; ++p) {
-    out[p * kWarpThreads] = {word[0][p], word[1][p], word[2][p], word[3][p]};
-  }
-}
-
-/// One of the numbers that G takes beside grad_logits: `k` of [h_res[j, :], h_post[j], weight[j],
-/// factor[j]]; 0 for a token that does not exist.
-__device__ __forceinline__ float group_number(const GradientFragmentArgs& args, int64_t t, int j,
-                                              int k) {
-  if (t >= args.tokens) return 0;
-  const int n = args.n;
-  const auto at = [&](const RowsView& rows, int place) {
-    return rows.data ? static_cast<const float*>(rows.data)[t * rows.token_stride + place] : 0;
-  };
-  if (k < n) return at(args.h_res, j * n + k);
-  if (k == n) return at(args.h_post, j);
-  if (k == n + 1) return at(args.read_weights, j);
-  if (k > n + 2 || !args.factor) return 0;
-  return args.factor[args.per_stream ? t * n + j : t];
-}
-
-/// A thread makes one vector of a group.
-__device__ __forceinline__ void group_vector_of(const GradientFragmentArgs& args) {
-  const int64_t rank =
-      (int64_t{blockIdx.x} - args.weight_blocks) * kThreads + static_cast<int>(threadIdx.x);
-  const int64_t first = rank / args.vectors * kMatrixSize;
-  if (rank / args.vectors >= args.groups) return;
-  int place = static_cast<int>(rank % args.vectors);
-  uint32_t word[4];
-  const int row_floats = args.n == 1 ? 4 : 8, rows = kMatrixSize * args.n * row_floats / 4;
-  if (place < rows) {
-    const int number = place * 4 % row_floats, row = place * 4 / row_floats;
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      word[k] = bits_from_float(group_number(args, first + row / args.n, row % args.n, number + k));
-    }
-    args.out[rank] = {word[0], word[1], word[2], word[3]};
-    return;
-  }
-  place -= rows;
-  const auto grad_logit = [&](int token, int logit, int stream) -> float {
-    const int64_t t = first + token;
-    if (t >= args.tokens || logit >= args.n_logits) return 0;
-    return args.grad_logits[(args.per_stream ? t * args.n + stream : t) * args.n_logits + logit];
-  };
-  const bool by_set = place < args.sets * args.pieces * kWarpThreads;
-  if (!by_set) place -= args.sets * args.pieces * kWarpThreads;
-  const int vectors = by_set ? kWarpThreads : kWarpThreads / 2;
-  const int piece = place / vectors % args.pieces, set = place / vectors / args.pieces;
-  const int begin = args.per_stream ? 0 : set, stream = args.per_stream ? set : 0;
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    uint32_t pair[kFloatPieces];
-    if (by_set) {
-      const int g = place % vectors / 4, q = place % 4;
-      const int token = g + k % 2 * 8, logit = begin * kInnerLogits + 2 * q + k / 2 * 8;
-      split(grad_logit(token, logit, stream), grad_logit(token, logit + 1, stream), pair);
-    } else {  // lanes 2 place and 2 place + 1
-      const int to = place % vectors * 2 + k / 2, g = to / 4, q = to % 4;
-      const int token = 2 * q + k % 2 * 8, logit = begin * 8 + g;
-      split(grad_logit(token, logit, stream), grad_logit(token + 1, logit, stream), pair);
-    }
-    word[k] = piece == 0 ? pair[0] : piece == 1 ? pair[1] : pair[2];
-  }
-  args.out[rank] = {word[0], word[1], word[2], word[3]};
-}
-
-/// What boundary_gradients.h finds ready: W, and the groups of 16 tokens.
-__global__ void __launch_bounds__(kThreads)
-    gradient_fragments_kernel(const __grid_constant__ GradientFragmentArgs args) {
-  if (blockIdx.x < args.weight_blocks) {
-    weight_fragment_of(args);
-  } else {
-    group_vector_of(args);
-  }
-}
-
-struct PhiArgs {
-  const float* partials;  // [parts, K, D]
-  const float *phi, *norm_weight;
-  int64_t parts, n_logits, features;
-  float *grad_phi, *grad_norm_weight;
-};
-
-/// Block: 32 channels x a thread for every logit. Parts ascending; then, for grad_norm_weight,
-/// logits.
-__global__ void __launch_bounds__(kPhiThreads) phi_kernel(const __grid_constant__ PhiArgs args) {
-  constexpr int kAtOnce = 8;  // loads under way
-  struct Storage {
-    float norm[kPhiThreads / kWarpThreads][kWarpThreads];
-  };
-  auto& storage = shared<Storage>();
-  const int64_t d = int64_t{blockIdx.x} * kWarpThreads + threadIdx.x, k = threadIdx.y;
-  const int64_t place = k * args.features + d, count = args.n_logits * args.features;
-  if (d < args.features) {
-    float sum = 0;
-    for (int64_t part = 0; part < args.parts; part += kAtOnce) {
-      float value[kAtOnce];
-#pragma unroll
-      for (int p = 0; p < kAtOnce; ++p) {
-        value[p] = part + p < args.parts ? args.partials[(part + p) * count + place] : 0;
-      }
-#pragma unroll
-      for (int p = 0; p < kAtOnce; ++p) sum += value[p];
-    }
-    storage.norm[k][threadIdx.x] = sum * args.phi[place];
-    args.grad_phi[place] = args.norm_weight ? sum * args.norm_weight[d] : sum;
-  }
-  if (!args.norm_weight) return;
-  block_barrier();
-  if (k > 0 || d >= args.features) return;
-  float norm = storage.norm[0][threadIdx.x];
-  for (int y = 1; y < args.n_logits; ++y) norm += storage.norm[y][threadIdx.x];
-  args.grad_norm_weight[d] = norm;
-}
-
-struct SumsArgs {
-  const float* sums;  // [slabs, tokens, n, n + 2]: of h_res[j, :], h_post[j], weight[j]
-  int64_t slabs, tokens, tokens_per_block;
-  int n;
-  // Out per token [tokens, n n], [tokens, n], [tokens, n]; null where unwanted or static.
-  float *grad_h_res, *grad_h_post, *grad_read;
-  double* partials;  // out [blocks, boundary_sums(n)]: sums over the block's tokens, by gradient
-};
-
-static_assert(boundary_sums(4) <= kWarpThreads, "a lane for each sum");
-
-/// A warp takes a token, a lane a sum: slabs in ascending order, then tokens.
-__global__ void __launch_bounds__(kThreads) sums_kernel(const __grid_constant__ SumsArgs args) {
-  constexpr int kWarps = kThreads / kWarpThreads;
-  constexpr int kAtOnce = 8;  // loads under way
-  struct Storage {
-    double sum[kWarps][kWarpThreads];
-  };
-  auto& storage = shared<Storage>();
-  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
-  const int n = args.n, count = n * n + 2 * n, k = lane();
-  const int j = k / (n + 2), i = k % (n + 2);
-  const int64_t begin = blockIdx.x * args.tokens_per_block;
-  const int64_t end =
-      begin + args.tokens_per_block < args.tokens ? begin + args.tokens_per_block : args.tokens;
-  double of_tokens = 0;
-  for (int64_t t = begin + warp; t < end && k < count; t += kWarps) {
-    float sum = 0;
-    for (int64_t slab = 0; slab < args.slabs; slab += kAtOnce) {
-      float value[kAtOnce];
-#pragma unroll
-      for (int s = 0; s < kAtOnce; ++s) {
-        value[s] =
-            slab + s < args.slabs ? args.sums[((slab + s) * args.tokens + t) * count + k] : 0;
-      }
-#pragma unroll
-      for (int s = 0; s < kAtOnce; ++s) sum += value[s];
-    }
-    of_tokens += sum;
-    if (i < n) {
-      if (args.grad_h_res) args.grad_h_res[(t * n + j) * n + i] = sum;
-    } else if (i == n) {
-      if (args.grad_h_post) args.grad_h_post[t * n + j] = sum;
-    } else if (args.grad_read) {
-      args.grad_read[t * n + j] = sum;
-    }
-  }
-  storage.sum[warp][k] = of_tokens;
-  block_barrier();
-  if (warp > 0 || k >= count) return;
-  for (int w = 1; w < kWarps; ++w) of_tokens += storage.sum[w][k];
-  const int place = i < n ? j * n + i : n * n + (i - n) * n + j;
-  args.partials[blockIdx.x * count + place] = of_tokens;
-}
 
 /// The launcher's view of one call.
 struct Backward {
@@ -265,8 +53,9 @@ struct Backward {
       grad_x = w.grad_x;
       grad_y = w.grad_y;
     }
-    shape = boundary_shape(read.tokens, read.n_streams, read.width, read.dtype,
-                           a.coefficients ? &a.coefficients->settings : nullptr);
+    shape =
+        boundary_shape(read.tokens, read.n_streams, read.width, read.dtype,
+                       a.coefficients ? &a.coefficients->settings : nullptr, block_shared_limit());
     plan = plan_boundary(shape, alignment());
   }
 
@@ -341,7 +130,7 @@ struct Backward {
     f.per_stream = plan.per_stream;
     f.out = scratch_at<uint4>(args.workspace, plan.backward.groups);
     f.vectors = plan.group_vectors;
-    return launch(gradient_fragments_kernel, plan.gradient_weights, stream, f);
+    return gradient_fragments(f, plan.gradient_weights, stream);
   }
 
   Status queue_gradients() const {
@@ -368,7 +157,7 @@ struct Backward {
   }
 
   Status queue_token_sums() const {
-    SumsArgs s = {};
+    BoundarySumsArgs s = {};
     s.sums = scratch(plan.backward.sums);
     s.slabs = plan.slabs;
     s.tokens = state.tokens;
@@ -383,8 +172,8 @@ struct Backward {
     if (weights_given() && !static_read()) {
       s.grad_read = static_cast<float*>(args.read.grad_h_pre);
     }
-    s.partials = doubles(plan.backward.tokens);
-    return launch(sums_kernel, plan.sums, stream, s);
+    if (static_res() || static_post() || static_read()) s.partials = doubles(plan.backward.tokens);
+    return boundary_sums(s, plan.sums, stream);
   }
 
   /// What is summed over tokens: a second stage each, for any number of parts.
@@ -407,11 +196,11 @@ struct Backward {
     }
     if (status != Status::kOk || !args.project) return status;
     const ProjectBackwardArgs& p = *args.project;
-    status = launch(phi_kernel, plan.phi, stream,
-                    PhiArgs{scratch(plan.backward.phi), static_cast<const float*>(p.phi),
-                            static_cast<const float*>(p.norm_weight), plan.token_parts,
-                            p.shape.n_logits, p.shape.features(), static_cast<float*>(p.grad_phi),
-                            static_cast<float*>(p.grad_norm_weight)});
+    status = boundary_phi({scratch(plan.backward.phi), static_cast<const float*>(p.phi),
+                           static_cast<const float*>(p.norm_weight), plan.token_parts,
+                           p.shape.n_logits, p.shape.features(), static_cast<float*>(p.grad_phi),
+                           static_cast<float*>(p.grad_norm_weight)},
+                          plan.phi, stream);
     if (status != Status::kOk) return status;
     CoefficientsBackwardArgs c = *args.coefficients;
     c.partials = doubles(plan.backward.coefficients);

@@ -14,4 +14,6 @@ const char* status_message(Status status) {
   return runtime_message(status);
 }
 
+int block_shared_limit() { return device_shared_limit(); }
+
 }  // namespace hyperstreams::cuda

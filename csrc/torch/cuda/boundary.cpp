@@ -32,7 +32,8 @@ void require_inputs(const OnDevice& device, const char* op, const OptionalTensor
 
 cuda::BoundaryPlan plan_of(const BoundaryInputs& in) {
   return cuda::plan_boundary(
-      cuda::boundary_shape(in.in.tokens, in.in.n_streams, in.in.width, in.in.dtype, in.settings()),
+      cuda::boundary_shape(in.in.tokens, in.in.n_streams, in.in.width, in.in.dtype, in.settings(),
+                           cuda::block_shared_limit()),
       1);
 }
 

@@ -16,7 +16,8 @@ template <class Args>
 BoundaryPlan plan_of_boundary(const Args& args) {
   const auto& read = args.read;
   const CoefficientSettings* next = args.coefficients ? &args.coefficients->settings : nullptr;
-  return plan_boundary(boundary_shape(read.tokens, read.n_streams, read.width, read.dtype, next),
+  return plan_boundary(boundary_shape(read.tokens, read.n_streams, read.width, read.dtype, next,
+                                      block_shared_limit()),
                        1);
 }
 

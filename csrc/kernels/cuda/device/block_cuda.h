@@ -188,8 +188,8 @@ __device__ __forceinline__ void load_transposed(uint32_t (&words)[4], const uint
                : "memory");
 }
 
-/// What every kernel may have without asking.
-constexpr int kDefaultSharedBytes = 48 << 10;
+/// Dynamic shared memory that a kernel may have without asking, beside up to 16 KiB of its own.
+constexpr int kUnaskedSharedBytes = 32 << 10;
 
 /// Queues kernel(arguments...) on the stream.
 template <class... Parameters, class... Arguments>
@@ -198,13 +198,25 @@ Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream st
   if (shape.grid_x > kMaxGridX || shape.grid_y > kMaxGridY) return Status::kGridTooLarge;
   const dim3 grid(static_cast<unsigned>(shape.grid_x), static_cast<unsigned>(shape.grid_y));
   const dim3 block(shape.block_x, shape.block_y);
-  if (shape.shared_bytes > kDefaultSharedBytes) {
+  if (shape.shared_bytes > kUnaskedSharedBytes) {
     const cudaError_t error = cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
-    if (error != cudaSuccess) return static_cast<Status>(error);
+    if (error != cudaSuccess) {
+      cudaGetLastError();  // reported here, not by the next launch too
+      return static_cast<Status>(error);
+    }
   }
   kernel<<<grid, block, shape.shared_bytes, stream>>>(arguments...);
   return static_cast<Status>(cudaGetLastError());
+}
+
+/// Bytes of shared memory that a block can have on the current device; 0 where none can be asked.
+inline int device_shared_limit() {
+  int device = 0, bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  const cudaError_t error =
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return error == cudaSuccess ? bytes : 0;
 }
 
 inline const char* runtime_message(Status status) {

@@ -222,6 +222,8 @@ Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream,
   return Status::kOk;
 }
 
+inline int device_shared_limit() { return emulation::shared_limit; }
+
 inline const char* runtime_message(Status) { return "an error of the CUDA runtime"; }
 
 }  // namespace hyperstreams::cuda

@@ -23,6 +23,9 @@ inline thread_local Index thread_index, block_index, block_size, grid_size;
 /// Size of the launch's dynamic shared memory.
 inline thread_local size_t dynamic_shared_bytes = 0;
 
+/// What a block can have: a device of compute capability 9.0 unless a test says otherwise.
+inline int shared_limit = 227 << 10;
+
 /// The order in which the threads of a block get their turn. A missing barrier goes unnoticed in
 /// one order and not in the other, so tests run both.
 enum class Order { kAscending, kDescending };

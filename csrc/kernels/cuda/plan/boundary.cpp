@@ -49,7 +49,15 @@ void plan_dots(const BoundaryShape& s, BoundaryPlan& plan) {
 /// Warps of a block and parts that it takes so that the multiprocessor with the most work has the
 /// least; of equals, the larger blocks, which read W the fewest times.
 void plan_staged_write(const BoundaryShape& s, BoundaryPlan& plan) {
-  const int64_t most_warps = s.dtype == DType::kBFloat16 ? 12 : 8;
+  // In words of 16 bytes: of W and bias in two stages; of a warp, two tokens' X and y for every
+  // lane, h_res and h_post of 16 tokens, and the sums of the part.
+  const int64_t n = s.n_streams, streams = s.per_stream ? 1 : n;
+  const int64_t stage = streams * plan.tiles * 3 * kWarp + kChunk / 4;
+  const int64_t slots = 2 * (n * element_bytes(s.dtype) / 2 + 2) * kWarp;
+  const int64_t sums = (s.per_stream ? n : 1) * (plan.tiles + 1) * kWarp;
+  const int64_t warp = slots + kGroupTokens * ceil_div(n * (n + 1), 4) + sums;
+  const int64_t fit = (s.shared_limit / 16 - 2 * stage) / warp;
+  const int64_t most_warps = std::min<int64_t>(s.dtype == DType::kBFloat16 ? 12 : 8, fit);
   int64_t warps = 0, least = 0;
   for (int64_t w = most_warps; w >= 1; --w) {
     for (int64_t parts = plan.parts; parts >= 1; --parts) {
@@ -62,13 +70,6 @@ void plan_staged_write(const BoundaryShape& s, BoundaryPlan& plan) {
       plan.parts_per_block = parts;
     }
   }
-  // In words of 16 bytes: of W and bias in two stages; of a warp, two tokens' X and y for every
-  // lane, h_res and h_post of 16 tokens, and the sums of the part.
-  const int64_t n = s.n_streams, streams = s.per_stream ? 1 : n;
-  const int64_t stage = streams * plan.tiles * 3 * kWarp + kChunk / 4;
-  const int64_t slots = 2 * (n * element_bytes(s.dtype) / 2 + 2) * kWarp;
-  const int64_t sums = (s.per_stream ? n : 1) * (plan.tiles + 1) * kWarp;
-  const int64_t warp = slots + kGroupTokens * ceil_div(n * (n + 1), 4) + sums;
   plan.write = {ceil_div(s.tokens, warps * kGroupTokens), plan.parts / plan.parts_per_block,
                 static_cast<int>(warps * kWarp), 1,
                 static_cast<int>((2 * stage + warps * warp) * 16)};
@@ -138,9 +139,11 @@ void plan_backward(const BoundaryShape& s, BoundaryPlan& plan) {
       s.per_stream ? s.n_streams : static_cast<int>(ceil_div(s.logits, 8)));
   plan.gradient_weights = {
       plan.weight_blocks + ceil_div(plan.groups * plan.group_vectors, kThreads), 1, kThreads, 1};
-  plan.tokens_per_sum = std::max<int64_t>(ceil_div(s.tokens, kMaxPartials), kWarps);
+  const int64_t at_once = sum_tokens(s.n_streams);
+  plan.tokens_per_sum =
+      std::max<int64_t>(ceil_div(ceil_div(s.tokens, kMaxPartials), at_once), 1) * at_once;
   const int64_t sums = n * n + 2 * n;
-  plan.sums = {ceil_div(s.tokens, plan.tokens_per_sum), 1, kThreads, 1};
+  plan.sums = {ceil_div(s.tokens, plan.tokens_per_sum), 1, kSumThreads, 1};
   plan.phi = {ceil_div(features, kWarp), 1, static_cast<int>(kWarp),
               static_cast<int>(std::max<int64_t>(s.logits, 1))};
   ScratchLayout layout;
@@ -161,12 +164,13 @@ void plan_backward(const BoundaryShape& s, BoundaryPlan& plan) {
 }  // namespace
 
 BoundaryShape boundary_shape(int64_t tokens, int n_streams, int64_t width, DType dtype,
-                             const CoefficientSettings* next) {
+                             const CoefficientSettings* next, int shared_limit) {
   BoundaryShape shape = {};
   shape.tokens = tokens;
   shape.n_streams = n_streams;
   shape.width = width;
   shape.dtype = dtype;
+  shape.shared_limit = shared_limit;
   if (!next) return shape;
   shape.coefficients = 2 * n_streams + mix_logit_count(next->map, next->map_settings, n_streams);
   shape.per_stream = next->per_stream;
@@ -178,7 +182,9 @@ BoundaryShape boundary_shape(int64_t tokens, int n_streams, int64_t width, DType
 BoundaryPlan plan_boundary(const BoundaryShape& s, int64_t alignment) {
   BoundaryPlan plan = {};
   const int64_t tiles = ceil_div(s.logits, 8);
-  plan.fused = s.n_streams <= kMaxFusedStreams && tiles <= most_tiles(s.n_streams);
+  const int most = static_cast<int>(most_tiles(s.n_streams));
+  plan.fused = s.n_streams <= kMaxFusedStreams && tiles <= most &&
+               gradient_shared_bytes(s.n_streams, most, element_bytes(s.dtype)) <= s.shared_limit;
   if (!plan.fused) {
     plan.forward.size = plan_boundary_chain(s, false).size;
     plan.backward.size = plan_boundary_chain(s, true).size;

@@ -36,6 +36,14 @@ constexpr int most_group_vectors(int n, int pieces, int tiles) {
   return group_vectors(n, pieces, n > steps ? n : steps, n > tiles ? n : tiles);
 }
 
+// A block that adds slabs has a thread for every 4 of the n n + 2n sums of a token.
+constexpr int kSumThreads = 192, kSumVector = 4;
+
+/// Tokens that it takes at a time: whole vectors of any n.
+constexpr int sum_tokens(int n) {
+  return kSumThreads * kSumVector / (n * n + 2 * n) / kSumVector * kSumVector;
+}
+
 /// Vectors of a row of a slab in shared memory: one more than it has, so that rows begin in
 /// different banks.
 constexpr int slab_row_vectors(int element_bytes) { return kSlabChannels * element_bytes / 16 + 1; }
