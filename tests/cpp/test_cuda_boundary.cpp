@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "cuda_boundary_problem.h"
+#include "kernels/cuda/plan/staged.h"
 
 namespace hyperstreams::cuda::testing {
 namespace {
@@ -147,8 +148,9 @@ BoundaryPlan staged_plan(const Case& c, int warps, int64_t parts) {
   BoundaryPlan plan = whole_plan<S>(c);
   plan.direct = plan.chunks_by_warp = false;
   plan.parts_per_block = parts;
+  const int n = c.settings.n_streams;
   plan.write = {(c.tokens + 16 * warps - 1) / (16 * warps), plan.parts / parts, 32 * warps, 1,
-                200 << 10};
+                staged_write_bytes(n, plan.tiles, plan.per_stream, sizeof(S), warps)};
   return plan;
 }
 

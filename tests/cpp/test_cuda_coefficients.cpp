@@ -84,10 +84,12 @@ TEST(CudaCoefficients, SumsOverEverySplit) {
 // What Sinkhorn keeps is in shared memory, or in scratch.
 TEST(CudaCoefficients, RoundsBeyondSharedMemory) {
   for (const int n : {2, 4, 5, 8}) {
-    for (const int rounds : {3, 400}) {
+    // 44: with a block's own memory a little above what it has without asking.
+    for (const int rounds : {3, 44, 400}) {
       const CoefficientSettings s =
           cases::settings(n, MapKind::kSinkhorn, {{rounds, 0, 0, 1}, {0, 1}}, 0);
-      EXPECT_EQ(plan_coefficients(37, s).backward.scratch > 0, rounds == 400);
+      const bool in_scratch = plan_coefficients(37, s).backward.scratch > 0;
+      EXPECT_TRUE(rounds == 44 || in_scratch == (rounds == 400));
       check_case(s, 37);
     }
   }

@@ -43,8 +43,7 @@ TEST(CudaDevice, EveryThreadOfTheGridRunsOnce) {
 TEST(CudaDevice, ShufflesExchangeWithinTheWarp) {
   run_block([] {
     const int rank = static_cast<int>(threadIdx.x);
-    const int down = warp_shuffle_down(rank, 3);
-    EXPECT_EQ(down, lane() + 3 < 32 ? rank + 3 : rank);
+    EXPECT_EQ(warp_shuffle(rank, (lane() + 3) % 32), rank / 32 * 32 + (rank + 3) % 32);
     EXPECT_EQ(warp_shuffle_xor(double{0.5} + rank, 5), 0.5 + (rank ^ 5));
     EXPECT_EQ(warp_any(rank == 40), rank / 32 == 1);
   });
@@ -146,7 +145,7 @@ TEST(CudaDevice, DivergentMeetingsAreReported) {
   });
   EXPECT_NE(elsewhere.find("barrier divergence"), std::string::npos) << elsewhere;
   const std::string lane_absent = failure_of([] {
-    if (lane() != 7) warp_sum(1.0f);
+    if (lane() != 7) warp_shuffle_xor(1.0f, 1);
   });
   EXPECT_NE(lane_absent.find("in a warp shuffle"), std::string::npos) << lane_absent;
   run_block([] { block_barrier(); });  // the emulation still works after a failure

@@ -132,10 +132,9 @@ Status boundary_forward(const BoundaryArgs& args, Stream stream) {
   const MixWriteArgs write = write_of(args);
   if (!supports_mix_write(write.dtype, write.y_dtype)) return Status::kUnsupportedDType;
   if (read.tokens == 0) return Status::kOk;
-  const BoundaryShape shape =
-      boundary_shape(read.tokens, read.n_streams, read.width, read.dtype,
-                     args.coefficients ? &args.coefficients->settings : nullptr,
-                           block_shared_limit());
+  const BoundaryShape shape = boundary_shape(
+      read.tokens, read.n_streams, read.width, read.dtype,
+      args.coefficients ? &args.coefficients->settings : nullptr, block_shared_limit());
   const BoundaryPlan plan = plan_boundary(shape, alignment_of(args, write));
   if (!plan.fused) return boundary_chain_forward(args, shape, stream);
   return boundary_forward(args, plan, stream);

@@ -10,9 +10,8 @@
 //
 // Block (slab, part): 64 channels of all n <= 4 streams, a range of tokens, 32 at a time (16 of
 // float). Everything of the next tokens is on its way to shared memory meanwhile; W stays there.
-//   tokens    a lane has 4 channels of one token, 16 lanes all of the slab: X', G, what follows
-//   from
-//             them but grad_phi; X' into shared memory
+//   tokens    a lane has 4 channels of one token, 16 lanes all of the slab: X', G and what follows
+//             from them but grad_phi; X' into shared memory
 //   add_phi   a warp has 16 channels of a stream, whose sums of grad_phi stay in registers
 //   multiply  grad_logits W of the next tokens, likewise, into shared memory
 // with a barrier before the first and after it.

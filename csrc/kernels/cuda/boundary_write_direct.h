@@ -11,6 +11,9 @@
 
 namespace hyperstreams::cuda {
 
+constexpr int kWriteThreads = 256;
+constexpr int kWriteWarps = kWriteThreads / kWarpThreads;
+
 template <int kRow>
 struct ChunkStorage {
   float sum[kWriteWarps][kGroupTokens][kRow];

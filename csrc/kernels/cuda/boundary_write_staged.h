@@ -1,10 +1,11 @@
 // boundary_write.h for many tokens in whole vectors.
 //
-// A block of up to 8 warps walks in step along a part of the channels. The next chunk is on its way
-// from memory while the one at hand is mixed and multiplied: X and y come into slots of shared
-// memory that belong to a thread alone, W's fragments and bias into one of two stages of the block.
-// There is one barrier per chunk. h_res and h_post of the block's tokens stay in shared memory, and
-// so do the sums of the part: in registers they would take what the mixing needs.
+// A block of up to 12 warps (8 but for bfloat16) walks in step along a part of the channels. The
+// next chunk is on its way from memory while the one at hand is mixed and multiplied: X and y come
+// into slots of shared memory that belong to a thread alone, W's fragments and bias into one of two
+// stages of the block. There is one barrier per chunk. h_res and h_post of the block's tokens stay
+// in shared memory, and so do the sums of the part: in registers they would take what the mixing
+// needs.
 #pragma once
 
 #include <type_traits>
@@ -12,13 +13,13 @@
 #include "boundary_kernels.h"
 #include "boundary_state.h"
 #include "boundary_write_sums.h"
+#include "plan/staged.h"
 #include "skinny_product.h"
 
 namespace hyperstreams::cuda {
 
-/// Dynamic shared memory of a block in words of 16 bytes, as plan/boundary.cpp counts it too: two
-/// stages [W, bias], then of every warp its slots [token][vector][lane], weights [token] and sums
-/// [word][lane].
+/// Dynamic shared memory of a block in words of 16 bytes: two stages [W, bias], then of every warp
+/// its slots [token][vector][lane], weights [token] and sums [word][lane].
 template <class S, int kN, int kTiles, bool kPerStream>
 struct StagedMemory {
   static constexpr int kWeightWords = (kPerStream ? 1 : kN) *
@@ -37,6 +38,9 @@ struct StagedMemory {
   static constexpr int kSumWords = WriteSizes<kN, kTiles, kPerStream>::kSumTiles + 1;
   static constexpr int kPartWords = kSums * kSumWords * kWarpThreads;
   static constexpr int kWarpWords = kSlotWords + kMixWords + kPartWords;
+  // As the plan counts it.
+  static_assert(kStageWords == staged_write_stage(kN, kSumWords - 1, kPerStream));
+  static_assert(kWarpWords == staged_write_warp(kN, kSumWords - 1, kPerStream, sizeof(S)));
 };
 
 /// y of 8 channels from its words.

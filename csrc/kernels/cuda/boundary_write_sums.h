@@ -6,9 +6,6 @@
 
 namespace hyperstreams::cuda {
 
-constexpr int kWriteThreads = 256;  // at most
-constexpr int kWriteWarps = kWriteThreads / kWarpThreads;
-
 /// Compile-time numbers. Per stream, every stream has sums of its own and its logits are one tile.
 template <int kN, int kTiles, bool kPerStream>
 struct WriteSizes {

@@ -24,6 +24,7 @@
 #include "add_rows.h"
 #include "device/device.h"
 #include "dispatch.h"
+#include "plan/staged.h"
 #include "project_plan.h"
 #include "project_statistic.h"
 #include "project_walk.h"
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(kProjectThreads)
   }
 }
 
-/// Dynamic shared memory, as plan/project.cpp counts it too: X in slots [word][thread].
+/// Dynamic shared memory: X in slots [word][thread].
 template <class S, int kTiles>
 struct StageStorage {
   static constexpr int kWords = kStageChunks * kTiles * kFloatPieces * kWarpThreads;
@@ -76,6 +77,12 @@ struct StageStorage {
   uint4 x[kStages][kStageChunks][kSlots][kProjectThreads];
 };
 
+/// As the plan counts it.
+template <class S, int kTiles>
+constexpr bool kIsPlanned =
+    sizeof(StageStorage<S, kTiles>) ==
+    project_stage_bytes(kTiles, sizeof(S), 2 * kWarpGroups<S>, kProjectThreads);
+
 template <class S, int kTiles, bool kWhole>
 __global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
     project_forward_kernel(const ProjectArgs args, const ProjectWork work) {
@@ -83,6 +90,7 @@ __global__ void __launch_bounds__(kProjectThreads, kBlocksPerMultiprocessor)
   constexpr int kGroups = kWarpGroups<S>;
   constexpr int kPieceStages = kPieceChunks / kChunks;
   using Storage = StageStorage<S, kTiles>;
+  static_assert(kIsPlanned<S, kTiles>);
   auto& storage = *dynamic_shared<Storage>();
   const ProjectShape& shape = args.shape;
   const int64_t begin = blockIdx.y * work.pieces_per_part;

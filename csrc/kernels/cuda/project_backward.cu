@@ -204,9 +204,8 @@ struct FinishStorage {
   float sum[kFinishRows][kFinishChannels];
 };
 
-/// A block owns 32 channels; thread (x, y) adds the parts of channel x for logits y, y +
-/// blockDim.y,
-/// ...
+/// A block owns 32 channels; thread (x, y) adds the parts of channel x for every blockDim.y-th
+/// logit from y on.
 __global__ void __launch_bounds__(kFinishChannels* kFinishRows)
     project_backward_finish_kernel(const ProjectBackwardArgs args, const BackwardWork work,
                                    int64_t channels_per_column) {

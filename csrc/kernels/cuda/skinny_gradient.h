@@ -1,4 +1,4 @@
-// The two skinny products of project's and boundary's backward, on tensor cores. With g[t, k] the
+// The two skinny products of project's backward, on tensor cores. With g[t, k] the
 // gradients of the logits:
 //
 //   grad_v[t, d] = sum_k g[t, k] W[k, d]         W[k, d] = norm_weight[d] phi[k, d]

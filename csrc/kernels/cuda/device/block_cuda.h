@@ -4,7 +4,6 @@
 #include <cuda_runtime.h>
 
 #include <cub/block/block_reduce.cuh>
-#include <cub/warp/warp_reduce.cuh>
 
 #include "hyperstreams/cuda.h"
 #include "hyperstreams/plan.h"
@@ -65,12 +64,6 @@ __device__ __forceinline__ void block_barrier() { __syncthreads(); }
 /// The lanes of the warp meet here; what each wrote before is visible to all after.
 __device__ __forceinline__ void warp_barrier() { __syncwarp(); }
 
-/// The value of the lane `delta` above (lanes without one get their own). Every lane takes part.
-template <class T>
-__device__ __forceinline__ T warp_shuffle_down(T value, int delta) {
-  return __shfl_down_sync(kAllLanes, value, delta);
-}
-
 /// The value of lane() ^ mask. Every lane takes part.
 template <class T>
 __device__ __forceinline__ T warp_shuffle_xor(T value, int mask) {
@@ -85,16 +78,6 @@ __device__ __forceinline__ T warp_shuffle(T value, int source) {
 
 /// Whether any lane's value is true. Every lane takes part.
 __device__ __forceinline__ bool warp_any(bool value) { return __any_sync(kAllLanes, value); }
-
-/// Sum over the warp, valid in lane 0. Every lane takes part.
-template <class T>
-__device__ __forceinline__ T warp_sum(T value) {
-  using Reduce = cub::WarpReduce<T>;
-  // A full warp is reduced with shuffles alone, so the storage holds nothing and may be local.
-  static_assert(sizeof(typename Reduce::TempStorage) == 1, "CUB changed its warp reduction");
-  typename Reduce::TempStorage storage;
-  return Reduce(storage).Sum(value);
-}
 
 /// Shared scratch of one block_sum.
 template <class T, int kThreads>

@@ -10,9 +10,9 @@
 //               store_floats
 //   warp_sums.h warp_sums(values): many sums over the warp with few shuffles
 //   pieces.h    split(x): floats as sums of bfloat16
-//   block       lane(), block_barrier(), warp_barrier(), warp_shuffle_down(v, delta),
-//               warp_shuffle_xor(v, mask), warp_shuffle(v, lane), warp_any(v), warp_sum(v),
-//               block_sum<threads>(v, storage), shared<Storage>(), dynamic_shared<T>()
+//   block       lane(), block_barrier(), warp_barrier(), warp_shuffle_xor(v, mask),
+//               warp_shuffle(v, lane), warp_any(v), block_sum<threads>(v, storage),
+//               shared<Storage>(), dynamic_shared<T>()
 //   copies      copy_async(to, from[, exists]), end_copy_group(), finish_copies<left>()
 //   matrix      multiply_add(sum, a, b): a product of [16, 16] and [16, 8] over the warp;
 //               multiply_add_half: of [16, 8] and [8, 8];

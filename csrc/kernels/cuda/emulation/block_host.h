@@ -72,14 +72,6 @@ inline void warp_barrier(int line = __builtin_LINE()) {
 }
 
 template <class T>
-T warp_shuffle_down(T value, int delta, int line = __builtin_LINE()) {
-  T received;
-  const int source = lane() + delta < kWarpThreads ? lane() + delta : lane();
-  emulation::meet_warp(&value, &received, sizeof(T), source, line);
-  return received;
-}
-
-template <class T>
 T warp_shuffle_xor(T value, int mask, int line = __builtin_LINE()) {
   T received;
   emulation::meet_warp(&value, &received, sizeof(T), lane() ^ mask, line);
@@ -101,15 +93,6 @@ inline bool warp_any(bool value, int line = __builtin_LINE()) {
   return any;
 }
 
-template <class T>
-T warp_sum(T value, int line = __builtin_LINE()) {
-  for (int delta = 1; delta < kWarpThreads; delta *= 2) {
-    const T other = warp_shuffle_down(value, delta, line);
-    if (lane() + delta < kWarpThreads) value += other;
-  }
-  return value;
-}
-
 template <class T, int kThreads>
 struct BlockSumStorage {
   T warp[kThreads / kWarpThreads];
@@ -118,7 +101,11 @@ struct BlockSumStorage {
 template <int kThreads, class T>
 T block_sum(T value, BlockSumStorage<T, kThreads>& storage, int line = __builtin_LINE()) {
   static_assert(kThreads % kWarpThreads == 0, "whole warps");
-  value = warp_sum(value, line);
+  for (int delta = 1; delta < kWarpThreads; delta *= 2) {
+    const int source = lane() + delta;
+    const T other = warp_shuffle(value, source % kWarpThreads, line);
+    if (source < kWarpThreads) value += other;
+  }
   if (lane() == 0) storage.warp[threadIdx.x / kWarpThreads] = value;
   block_barrier(line);
   if (threadIdx.x == 0) {

@@ -6,6 +6,7 @@
 #include "hyperstreams/plan.h"
 #include "layout.h"
 #include "rows.h"
+#include "staged.h"
 
 namespace hyperstreams::cuda {
 namespace {
@@ -49,15 +50,12 @@ void plan_dots(const BoundaryShape& s, BoundaryPlan& plan) {
 /// Warps of a block and parts that it takes so that the multiprocessor with the most work has the
 /// least; of equals, the larger blocks, which read W the fewest times.
 void plan_staged_write(const BoundaryShape& s, BoundaryPlan& plan) {
-  // In words of 16 bytes: of W and bias in two stages; of a warp, two tokens' X and y for every
-  // lane, h_res and h_post of 16 tokens, and the sums of the part.
-  const int64_t n = s.n_streams, streams = s.per_stream ? 1 : n;
-  const int64_t stage = streams * plan.tiles * 3 * kWarp + kChunk / 4;
-  const int64_t slots = 2 * (n * element_bytes(s.dtype) / 2 + 2) * kWarp;
-  const int64_t sums = (s.per_stream ? n : 1) * (plan.tiles + 1) * kWarp;
-  const int64_t warp = slots + kGroupTokens * ceil_div(n * (n + 1), 4) + sums;
-  const int64_t fit = (s.shared_limit / 16 - 2 * stage) / warp;
-  const int64_t most_warps = std::min<int64_t>(s.dtype == DType::kBFloat16 ? 12 : 8, fit);
+  const auto shared = [&](int64_t w) {
+    return staged_write_bytes(s.n_streams, plan.tiles, s.per_stream, element_bytes(s.dtype),
+                              static_cast<int>(w));
+  };
+  int64_t most_warps = s.dtype == DType::kBFloat16 ? 12 : 8;
+  while (most_warps > 1 && shared(most_warps) > s.shared_limit) --most_warps;
   int64_t warps = 0, least = 0;
   for (int64_t w = most_warps; w >= 1; --w) {
     for (int64_t parts = plan.parts; parts >= 1; --parts) {
@@ -71,8 +69,7 @@ void plan_staged_write(const BoundaryShape& s, BoundaryPlan& plan) {
     }
   }
   plan.write = {ceil_div(s.tokens, warps * kGroupTokens), plan.parts / plan.parts_per_block,
-                static_cast<int>(warps * kWarp), 1,
-                static_cast<int>((2 * stage + warps * warp) * 16)};
+                static_cast<int>(warps * kWarp), 1, shared(warps)};
 }
 
 void plan_forward(const BoundaryShape& s, BoundaryPlan& plan) {

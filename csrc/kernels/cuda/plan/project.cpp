@@ -3,6 +3,7 @@
 
 #include "arithmetic.h"
 #include "hyperstreams/plan.h"
+#include "staged.h"
 
 namespace hyperstreams::cuda {
 namespace {
@@ -13,7 +14,6 @@ constexpr int kChunk = 32;
 constexpr int kPieceChunks = 8;
 constexpr int kDirectThreads = kPieceChunks * 32;
 constexpr int kFinishWarps = 8;
-constexpr int kStages = 3;
 constexpr int kTileLogits = 8;
 constexpr int kMaxTiles = 4;
 constexpr int kMaskedTiles = 2;
@@ -67,11 +67,10 @@ ProjectPlan plan_project(const ProjectShape& shape, int64_t alignment, ProjectSp
   plan.forward = {ceil_div(shape.tokens, block_tokens) * plan.slabs, plan.parts,
                   direct ? kDirectThreads : kThreads, 1};
   if (!direct) {
-    // A stage of fragments is 2 chunks of 3 pieces in 16 bytes a lane; one of X a chunk's 8
-    // channels of a lane's tokens, 2 of 16.
-    const int64_t weights = 2 * plan.tiles * 3 * 32 * 16;
-    const int64_t x = 2 * (warp_tokens / kWarpTokens) * 2 * 8 * element_bytes(shape.dtype);
-    plan.forward.shared_bytes = static_cast<int>(kStages * (weights + x * kThreads));
+    // A lane has 2 of 16 tokens.
+    const int lane_tokens = static_cast<int>(2 * warp_tokens / kWarpTokens);
+    plan.forward.shared_bytes =
+        project_stage_bytes(plan.tiles, element_bytes(shape.dtype), lane_tokens, kThreads);
   }
   const int64_t sums = shape.tokens * (shape.n_logits + 1);
   plan.finish = {ceil_div(shape.tokens, kFinishWarps), 1, kFinishWarps * 32, 1};
