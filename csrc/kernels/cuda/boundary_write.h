@@ -18,7 +18,7 @@
 #pragma once
 
 #include "boundary_write_direct.h"
-#include "boundary_write_staged.h"
+#include "boundary_write_staged_chunk.h"
 
 namespace hyperstreams::cuda {
 

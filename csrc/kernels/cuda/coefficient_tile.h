@@ -10,7 +10,7 @@
 #include "coefficient_token.h"
 #include "device/device.h"
 #include "project_statistic.h"
-#include "sinkhorn_quad.h"
+#include "sinkhorn_quad_logarithmic.h"
 
 namespace hyperstreams::cuda {
 
