@@ -90,7 +90,7 @@ struct DotRows {
 
 /// kMixed: whole vectors, y of X's type, h_res but no bias.
 template <class S, int kN, bool kWhole, bool kMixed>
-__global__ void __launch_bounds__(kThreads, kMixed ? 5 : 4)
+__global__ void __launch_bounds__(kThreads, blocks_at_once(kMixed ? 5 : 4))
     boundary_dots_kernel(const __grid_constant__ BoundaryDotsArgs args) {
   constexpr int kSums = kN == 3 ? 4 : kN;  // a power of two
   using Rows = DotRows<S, kN, kWhole, kMixed>;

@@ -30,9 +30,14 @@ __device__ __forceinline__ void StagedWrite<S, kN, kTiles, kPerStream>::take(con
   float branch[kLaneChannels];
   branch_of_words(w.y_dtype, y, branch);
   if (w.bias) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 1000
+    const int quarter = opaque(lane()) % 4;  // not kept: float would spill a register there
+#else
+    const int quarter = lane() % 4;
+#endif
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
-      const uint4 four = now[Memory::kWeightWords + lane() % 4 * 2 + k];
+      const uint4 four = now[Memory::kWeightWords + quarter * 2 + k];
       branch[4 * k] += float_from_bits(four.x);
       branch[4 * k + 1] += float_from_bits(four.y);
       branch[4 * k + 2] += float_from_bits(four.z);

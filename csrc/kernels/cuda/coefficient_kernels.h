@@ -13,7 +13,7 @@ namespace hyperstreams::cuda {
 
 /// n = kN <= 4: a tile of tokens per block.
 template <class Map, int kN>
-__global__ void __launch_bounds__(kTileThreads, 2)
+__global__ void __launch_bounds__(kTileThreads, blocks_at_once(2))
     coefficient_tile_forward_kernel(const __grid_constant__ CoefficientsArgs args, int mix_count,
                                     const __grid_constant__ LogitParts parts) {
   auto& storage = shared<TileStorage>();
@@ -124,7 +124,7 @@ __device__ __forceinline__ void write_statistic(const CoefficientsBackwardArgs& 
 }
 
 template <class Map, int kN>
-__global__ void __launch_bounds__(kTileThreads, 2)
+__global__ void __launch_bounds__(kTileThreads, blocks_at_once(2))
     coefficient_tile_backward_kernel(const __grid_constant__ CoefficientsBackwardArgs args,
                                      int mix_count, const __grid_constant__ CoefficientsPass pass,
                                      const __grid_constant__ ReadAdjoint read) {

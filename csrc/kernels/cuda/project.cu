@@ -172,7 +172,7 @@ struct DirectStorage {
 
 /// Few tokens: a block sums a piece, which is a part, and each of its warps one chunk.
 template <class S, int kTiles, bool kWhole>
-__global__ void __launch_bounds__(kDirectThreads)
+__global__ void __launch_bounds__(kDirectThreads, blocks_at_once(0))
     project_direct_kernel(const ProjectArgs args, const ProjectWork work) {
   using Storage = DirectStorage<kTiles>;
   auto& storage = shared<Storage>();

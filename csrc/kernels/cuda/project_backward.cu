@@ -67,7 +67,8 @@ struct BackwardStorage<S, kTiles, false> {
 /// grad_phi of the logits from blockIdx.y / parts * 8 kTiles on; kGradX: grad_x too, all logits
 /// being among them.
 template <class S, int kTiles, bool kWhole, bool kGradX>
-__global__ void __launch_bounds__(kGradientThreads, (kBlocksPerMultiprocessor<S, kTiles>))
+__global__ void __launch_bounds__(kGradientThreads,
+                                  blocks_at_once(kBlocksPerMultiprocessor<S, kTiles>))
     project_backward_kernel(const ProjectBackwardArgs args, const BackwardWork work) {
   using Traits = GradientTraits<S, kTiles>;
   auto& storage = *dynamic_shared<BackwardStorage<S, kTiles, kGradX>>();

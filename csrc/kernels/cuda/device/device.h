@@ -17,7 +17,8 @@
 //   matrix      multiply_add(sum, a, b): a product of [16, 16] and [16, 8] over the warp;
 //               multiply_add_half: of [16, 8] and [8, 8];
 //               load_transposed(words, row): an operand whose columns lie in memory
-//   launch      launch(kernel, shape, stream, arguments...) -> Status; device_shared_limit()
+//   launch      launch(kernel, shape, stream, arguments...) -> Status; device_shared_limit();
+//               blocks_at_once(chosen) in __launch_bounds__, kIsChosenFor
 //
 // Sums have one defined order, the same on both sides: in a warp, lane l adds lane l + d for
 // d = 1, 2, 4, 8, 16 (warp_sums: its own); in a block, warp sums are added in ascending order.

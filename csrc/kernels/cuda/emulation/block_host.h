@@ -209,6 +209,9 @@ Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream,
   return Status::kOk;
 }
 
+constexpr bool kIsChosenFor = true;
+constexpr int blocks_at_once(int chosen) { return chosen; }
+
 inline int device_shared_limit() { return emulation::shared_limit; }
 
 inline const char* runtime_message(Status) { return "an error of the CUDA runtime"; }
