@@ -70,9 +70,9 @@ TEST(CudaBoundary, IsTheChainOfOpsForFewStreams) {
 
 // n > 4, and more logits than the fused kernels take.
 TEST(CudaBoundary, IsTheChainOfOpsForManyStreams) {
-  for (const int n : {5, 7, 16}) {
-    for (const Case& c : kinds(2, n, 19)) check_case<float>(c);
-  }
+  for (const Case& c : kinds(2, 5, 19)) check_case<float>(c);
+  const std::vector<Case> most = kinds(1, 16, 11);  // the slowest to emulate
+  for (const size_t kind : {0, 1, 4}) check_case<float>(most[kind]);
   for (const Case& c : kinds(3, 8, 24)) check_case<BFloat16>(c);
   for (const Case& c : kinds(0, 6, 16)) check_case<Float16>(c);
   const MapSettings destinations = {{0}, {}};
@@ -174,7 +174,7 @@ TEST(CudaBoundary, SameBitsUnderEverySplit) {
       plan.write = {by_warp ? 3 : 1, plan.parts, 256, 1};
       expect_same(plan);
     }
-    for (const int warps : {1, 2, 5}) {
+    for (const int warps : {2, 5}) {
       for (const int64_t parts : {1, 3}) expect_same(staged_plan<BFloat16>(c, warps, parts));
     }
   }
@@ -197,13 +197,14 @@ void expect_stages_same(const Case& c) {
 TEST(CudaBoundary, SameBitsInStages) {
   for (int n = 1; n <= 4; ++n) {
     for (const Case& c : kinds(19, n, 40)) expect_stages_same<BFloat16>(c);
-    for (const Case& c : kinds(19, n, 72)) expect_stages_same<float>(c);
+    expect_stages_same<float>({19, 72, sinkhorn(n)});
   }
-  for (const Case& c : kinds(33, 4, 296)) {
-    expect_stages_same<BFloat16>(c);
-    expect_stages_same<BFloat16, float>(c);
-    expect_stages_same<Float16, BFloat16>(c);
-  }
+  for (const Case& c : kinds(17, 4, 72)) expect_stages_same<float>(c);
+  Case parts{33, 296, sinkhorn(4)};
+  parts.has_bias = true;
+  expect_stages_same<BFloat16>(parts);
+  expect_stages_same<BFloat16, float>(parts);
+  expect_stages_same<Float16, BFloat16>(parts);
   expect_stages_same<float, Float16>({3, 104, sinkhorn(3)});
 }
 
