@@ -32,30 +32,34 @@ inline void move(DeviceCall& call, ProjectBackwardArgs& args) {
   args.grad_norm_weight = call.output(args.grad_norm_weight, s.features(), type);
 }
 
-inline Status project_forward(ProjectArgs args, Stream) {
-  if (args.shape.dtype == DType::kFloat64) return cuda::project_forward(args, nullptr);
-  const int64_t scratch = plan_project(args.shape, 1).workspace;
+/// Moves the operands, and runs launch(args, stream) on them with so much scratch.
+template <class Args, class Launch>
+Status run_project(Args args, int64_t scratch, const Launch& launch) {
   DeviceCall call;
   move(call, args);
   args.workspace = call.scratch(static_cast<float*>(args.workspace), scratch);
-  return call.run([&](Stream stream) { return cuda::project_forward(args, stream); });
+  return call.run([&](Stream stream) { return launch(args, stream); });
+}
+
+inline Status project_forward(const ProjectArgs& args, Stream) {
+  if (args.shape.dtype == DType::kFloat64) return cuda::project_forward(args, nullptr);
+  return run_project(
+      args, plan_project(args.shape, 1).workspace,
+      [](const auto& on, Stream stream) { return cuda::project_forward(on, stream); });
 }
 
 /// nullptr_t: preferred to the entry point itself, which the plan's namespace brings in too.
-inline Status project_forward(ProjectArgs args, const ProjectPlan& plan, std::nullptr_t) {
-  DeviceCall call;
-  move(call, args);
-  args.workspace = call.scratch(static_cast<float*>(args.workspace), plan.workspace);
-  return call.run([&](Stream stream) { return cuda::project_forward(args, plan, stream); });
+inline Status project_forward(const ProjectArgs& args, const ProjectPlan& plan, std::nullptr_t) {
+  return run_project(args, plan.workspace, [&](const auto& on, Stream stream) {
+    return cuda::project_forward(on, plan, stream);
+  });
 }
 
-inline Status project_backward(ProjectBackwardArgs args, Stream) {
+inline Status project_backward(const ProjectBackwardArgs& args, Stream) {
   if (args.shape.dtype == DType::kFloat64) return cuda::project_backward(args, nullptr);
-  const int64_t scratch = plan_project_backward(args.shape, 1).workspace;
-  DeviceCall call;
-  move(call, args);
-  args.workspace = call.scratch(static_cast<float*>(args.workspace), scratch);
-  return call.run([&](Stream stream) { return cuda::project_backward(args, stream); });
+  return run_project(
+      args, plan_project_backward(args.shape, 1).workspace,
+      [](const auto& on, Stream stream) { return cuda::project_backward(on, stream); });
 }
 
 }  // namespace hyperstreams::cuda::testing

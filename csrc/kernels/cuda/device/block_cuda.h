@@ -171,18 +171,15 @@ __device__ __forceinline__ void load_transposed(uint32_t (&words)[4], const uint
                : "memory");
 }
 
-/// Whether this is the compilation for compute capability 9.0, for which the numbers were chosen
-/// that decide about registers; the others may need more of them.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
-constexpr bool kIsChosenFor = false;
-#else
-constexpr bool kIsChosenFor = true;
-#endif
-
-/// Blocks per multiprocessor that a kernel is compiled for: `chosen`, 0 for whatever the compiler
-/// finds, or elsewhere one fewer, at least one.
+/// Blocks per multiprocessor that a kernel is compiled for: `chosen` (0: whatever the compiler
+/// finds) with compute capability 9.0, for which it was; elsewhere one fewer, at least one, since
+/// those compilations may need more registers.
 constexpr int blocks_at_once(int chosen) {
-  return kIsChosenFor ? chosen : chosen > 1 ? chosen - 1 : 1;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
+  return chosen > 1 ? chosen - 1 : 1;
+#else
+  return chosen;
+#endif
 }
 
 /// Dynamic shared memory that a kernel may have without asking, beside up to 16 KiB of its own.

@@ -18,7 +18,7 @@
 //               multiply_add_half: of [16, 8] and [8, 8];
 //               load_transposed(words, row): an operand whose columns lie in memory
 //   launch      launch(kernel, shape, stream, arguments...) -> Status; device_shared_limit();
-//               blocks_at_once(chosen) in __launch_bounds__, kIsChosenFor
+//               blocks_at_once(chosen) in __launch_bounds__
 //
 // Sums have one defined order, the same on both sides: in a warp, lane l adds lane l + d for
 // d = 1, 2, 4, 8, 16 (warp_sums: its own); in a block, warp sums are added in ascending order.

@@ -209,7 +209,6 @@ Status launch(void (*kernel)(Parameters...), const LaunchShape& shape, Stream,
   return Status::kOk;
 }
 
-constexpr bool kIsChosenFor = true;
 constexpr int blocks_at_once(int chosen) { return chosen; }
 
 inline int device_shared_limit() { return emulation::shared_limit; }
