@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from .registry import all_cases, select
 from .results import environment_record
+from .timing import beyond_cache
 
 Times = dict[str, list[float]]
 """Kernel to the microseconds of each of its launches."""
@@ -41,6 +42,7 @@ def short_name(kernel: str) -> str:
 
 
 def times_of(events: Iterable[tuple[str, float]]) -> Times:
+    """From the name and the microseconds of every launch."""
     found: Times = defaultdict(list)
     for name, microseconds in events:
         found[short_name(name)].append(microseconds)
@@ -106,8 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     device = torch.device("cuda")
-    size = torch.cuda.get_device_properties(device).L2_cache_size
-    cache = None if options.warm else torch.ones(max(4 * size, 2**28) // 4, device=device)
+    cache = None if options.warm else beyond_cache(device)
     found: dict[str, Any] = {}
     for case in cases:
         rows = measure(case.build(device).call, options.calls, cache)

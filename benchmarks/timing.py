@@ -39,6 +39,12 @@ def wall_clock(device: torch.device) -> Sample:
     return lambda call, repeats: seconds_of(call, repeats, synchronize)
 
 
+def beyond_cache(device: torch.device) -> torch.Tensor:
+    """What is read to empty a GPU's L2 cache: larger than it, and nothing to write back."""
+    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    return torch.ones(max(4 * cache, 2**28) // 4, device=device)
+
+
 class DeviceClock:
     """A GPU's own time of a call, by events: kernels and the gaps between them, no host time.
 
@@ -51,9 +57,7 @@ class DeviceClock:
     """Of a GPU: the wait is given in cycles."""
 
     def __init__(self, device: torch.device, *, cold: bool) -> None:
-        cache = torch.cuda.get_device_properties(device).L2_cache_size
-        floats = max(4 * cache, 2**28) // 4
-        self._larger = torch.ones(floats, device=device) if cold else None
+        self._larger = beyond_cache(device) if cold else None
 
     def __call__(self, call: Call, repeats: int) -> float:
         torch.cuda.synchronize()
